@@ -1,0 +1,27 @@
+"""Image in, depth map out, with the MiDaS networks.
+
+    >>> from depth import MiDaSDepthEstimator                       # doctest: +SKIP
+    >>> depth = MiDaSDepthEstimator("DPT_Large").predict("photo.jpg")  # doctest: +SKIP
+
+Importing this package imports neither torch nor gradio; the first use does.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from depth.depthmap import DepthMap
+    from depth.estimator import MiDaSDepthEstimator
+
+__all__ = ["DepthMap", "MiDaSDepthEstimator"]
+_HOMES = {"DepthMap": "depth.depthmap", "MiDaSDepthEstimator": "depth.estimator"}
+
+
+def __getattr__(name: str):
+    """Import a public name on first use (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)
