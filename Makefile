@@ -1,0 +1,44 @@
+# The product's front door: `make app` runs it, `make test` proves it.
+# Both set up their own environment first; nothing outside $(VENV) is touched.
+
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+
+.PHONY: app test lint bench campaign tiny clean
+
+app: $(VENV)/.app-ready
+	$(BIN)/python app.py $(ARGS)
+
+test: $(VENV)/.test-ready
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.test-ready
+	$(BIN)/ruff check .
+
+campaign: $(VENV)/.test-ready
+	$(BIN)/python -m tests.campaign $(ARGS)
+
+bench: $(VENV)/.app-ready
+	$(BIN)/python -m benchmarks $(ARGS)
+
+tiny: $(VENV)/.test-ready
+	$(BIN)/python scripts/train_tiny.py $(ARGS)
+
+clean:
+	rm -rf $(VENV)
+
+$(VENV)/.app-ready: requirements.txt constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if v >= (3, 10) else "Depthmap needs Python 3.10 or newer, this is %d.%d. Say: make PYTHON=/path/to/python3.12" % v[:2])'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) -r requirements.txt
+	@touch $@
+
+# The page is tested in a real browser: the system's Chromium or Chrome if there is one, else playwright's own.
+$(VENV)/.test-ready: $(VENV)/.app-ready requirements-test.txt requirements-train.txt
+	$(PIP) -r requirements.txt -r requirements-test.txt -r requirements-train.txt
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null \
+		|| $(BIN)/python -m playwright install chromium
+	@touch $@

@@ -1,0 +1,32 @@
+"""What every test gets: an offline world of its own, in a temporary folder.
+
+The variables are set before anything of the product is imported, so that no test can reach a
+real Hub, a real home folder or a real account. Tests that need a Hub start a local one.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+HOME = Path(tempfile.mkdtemp(prefix="depthmap-tests-"))
+
+for name in ("SPACE_ID", "SYSTEM", "GRADIO_SSR_MODE", "HF_TOKEN", "HF_ENDPOINT", "DEPTHMAP_ADMIN_TOKEN",
+             "DEPTHMAP_FORMATS", "DEPTHMAP_CACHE_MAX_BYTES", "DEPTHMAP_COMPILE"):
+    os.environ.pop(name, None)
+os.environ.update(
+    HF_HOME=str(HOME / "hf"), HF_HUB_CACHE=str(HOME / "hf" / "hub"), DEPTHMAP_CACHE=str(HOME / "models"),
+    HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", HF_HUB_DISABLE_PROGRESS_BARS="1",
+    GRADIO_ANALYTICS_ENABLED="False", GRADIO_TEMP_DIR=str(HOME / "gradio"), DO_NOT_TRACK="1",
+)
+sys.path.insert(0, str(ROOT))
+
+
+def pytest_sessionfinish(session, exitstatus):
+    """Leave nothing behind."""
+    import shutil
+
+    shutil.rmtree(HOME, ignore_errors=True)

@@ -1,0 +1,96 @@
+"""The rules of the house: who may import whom, and what starting up may cost."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+ROOMS = ("app.py", "cache", "depth", "scripts", "benchmarks")
+
+
+def sources() -> list[Path]:
+    """Every Python file of the product, tests left out."""
+    found = [ROOT / "app.py"]
+    for room in ROOMS[1:]:
+        found += (ROOT / room).rglob("*.py")
+    return [path for path in found if path.is_file()]
+
+
+def imports(path: Path) -> set[str]:
+    """Dotted names of all modules that a file imports, anywhere in it."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def importers(package: str) -> set[str]:
+    """Files, relative to the root, that import `package` or something inside it."""
+    return {path.relative_to(ROOT).as_posix() for path in sources()
+            if any(name == package or name.startswith(package + ".") for name in imports(path))}
+
+
+@pytest.mark.parametrize(("package", "homes"), [
+    ("gradio", {"app.py"}),
+    ("huggingface_hub", {"cache/hub.py", "scripts/publish_space.py"}),
+    ("timm", {"depth/networks/encoders.py"}),
+])
+def test_package_is_imported_in_its_own_room_only(package, homes):
+    guests = {name for name in importers(package) if not name.startswith("benchmarks/")}
+    assert guests <= homes
+
+
+def test_cache_never_imports_depth():
+    assert not {name for name in importers("depth") if name.startswith("cache/")}
+
+
+def test_networks_never_import_cache():
+    assert not {name for name in importers("cache") if name.startswith("depth/networks/")}
+
+
+def test_only_the_estimator_opens_the_door_between_depth_and_cache():
+    """Others may know the error tree and the `RemoteFile` record, nothing that acts."""
+    harmless = {"cache.errors", "cache.hub.RemoteFile", "cache.hub", "cache"}
+    for path in sources():
+        name = path.relative_to(ROOT).as_posix()
+        if name.startswith("depth/") and name != "depth/estimator.py":
+            used = {module for module in imports(path) if module == "cache" or module.startswith("cache.")}
+            assert {module for module in used if not module.startswith("cache.errors.")} <= harmless, name
+
+
+def test_only_scripts_and_benchmarks_print():
+    for path in sources():
+        name = path.relative_to(ROOT).as_posix()
+        if not name.startswith(("scripts/", "benchmarks/", "depth/__main__.py")):
+            calls = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+                     if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "print"]
+            assert not calls, name
+
+
+@pytest.mark.parametrize("module", [
+    "cache.errors", "cache.hub", "cache.store", "cache.manager", "cache.report", "depth", "depth.models",
+    "scripts.setup_models", "scripts.manage_models",
+])
+def test_module_starts_without_torch_and_gradio(module):
+    code = f"import sys, {module}; print(sorted({{'torch', 'gradio', 'timm'}} & set(sys.modules)))"
+    answer = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert answer.stdout.strip() == "[]", answer.stderr
+
+
+def test_no_file_names_this_machine_or_a_registry():
+    """The repository speaks of the product alone."""
+    words = ["/work/", "/root/", "pypi." + "org", "files.pythonhosted", "registry.npmjs", "deb.debian"]
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split("\n")
+    for name in filter(None, listed):
+        path = ROOT / name
+        if path.suffix in {".py", ".md", ".txt", ".toml", ".yml", ""} and path.is_file() and path != Path(__file__):
+            text = path.read_text(encoding="utf-8", errors="replace")
+            assert not [word for word in words if word in text], name
