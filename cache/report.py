@@ -100,7 +100,7 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]], right: str =
 
 
 def plain(value: object) -> str:
-    """One printable line: a file name must not steer the terminal.
+    r"""One printable line: a file name must not steer the terminal.
 
     >>> plain("a\x1b[2Jb\nc")
     'a?[2Jb?c'
