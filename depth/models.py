@@ -114,7 +114,7 @@ MODELS: tuple[Model, ...] = (
         aliases=("depthmap_tiny",),
         file="tiny",
         family="tiny",
-        network=dict(backbone="mobilenetv3_small_100", features=(16, 24, 48, 576), width=64),
+        network=dict(backbone="mobilenetv4_conv_small", features=(32, 64, 96, 128), width=32, head=16),
         size=256, resize="upper_bound", mean=IMAGENET_MEAN, std=IMAGENET_STD,
         sources=(),
         licence="MIT",
@@ -192,7 +192,7 @@ MODELS: tuple[Model, ...] = (
         aliases=("midas_v21_small", "model-small-70d6b9c8"),
         file="midas_v21_small_256",
         family="efficientnet",
-        network=dict(backbone="tf_efficientnet_lite3", features=(32, 48, 136, 384), width=64),
+        network=dict(backbone="tf_efficientnet_lite3", features=(32, 48, 136, 384), width=64, head=32),
         size=256, resize="upper_bound", mean=IMAGENET_MEAN, std=IMAGENET_STD,
         sources=(
             _official("ckpt/ControlNet-v1-1", "e3a4f29170c73d413abe4f67ef4c9691cf37cb28",
