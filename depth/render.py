@@ -1,0 +1,165 @@
+"""A depth map as colours and as files: 8-bit colour and 16-bit grey PNG, .npy, PFM.
+
+Values are `H×W` relative inverse depth, larger is nearer; every function here takes the array itself
+or a `DepthMap`. Files appear whole or not at all: they are written beside the target and renamed.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import ArrayLike
+from PIL import Image, PngImagePlugin
+
+from cache.errors import UsageError
+
+# Colours from far to near at equal steps, hex RGB. inferno, magma, plasma and viridis are by Nathaniel
+# Smith and Stéfan van der Walt (matplotlib, CC0); turbo by Anton Mikhailov (Google, Apache-2.0); spectral
+# by Cynthia Brewer (ColorBrewer, Apache-2.0), red near. 33 steps stay within 3/255 of the full tables.
+_ANCHORS = {
+    "inferno": (
+        "0000040403120b0724150b37210c4a2e0a5a3c09654a0c6b57106d63146e70196e"
+        "7d1e6d89226a962766a32b61af315cbb3755c63e4dd14644db4f3be35932eb6528"
+        "f1711ef67f14f98d0afb9c06fcab0ffbba1ff9ca32f5d949f2e865f3f586fcffa4"
+    ),
+    "magma": (
+        "0000040303110a0822130d331d114628115a36106a430f7650127c5d177f691c81"
+        "7621818226818f2a819c2e7fa9327db63779c33b75cf4170db486ae65163ee5c5e"
+        "f5695cf9785dfb8761fd9668fea571feb47bfec387fed194fde0a2fceeb0fcfdbf"
+    ),
+    "plasma": (
+        "0d08872206903105963f049c4c02a15901a56600a77201a87e03a88909a69511a2"
+        "9f1a9ca92396b22c8ebb3587c33e80cb4778d25071d9596ae06263e66c5ceb7555"
+        "f07f4ff48a48f89441fb9f3afdab33feb72dfdc328fcd025f9dd25f5eb27f0f921"
+    ),
+    "viridis": (
+        "440154470d6048186a482374472d7b4536814240863f49893b528b375a8d33638d"
+        "2f6a8e2c728e297a8e26818e23898e21908c1f988b1f9f8821a68528ae8031b57b"
+        "3ebc744cc26c5dc9636ece5882d34c96d83fabdc32c0df24d5e21aeae51afde725"
+    ),
+    "turbo": (
+        "30123b392a734040a14456c7466be3467ff64293ff37a7fa29bbec1dcdd818dcc3"
+        "1ee8b031f2994cf97e6bfd648aff4da3fd3cb8f735cced34dee037edd03af8c03a"
+        "fdae35fe982cfb8022f56817ec520fe04009d23105c02302ac1701950d017a0403"
+    ),
+    "spectral": "5e4fa23288bd66c2a5abdda4e6f598ffffbffee08bfdae61f46d43d53e4f9e0142",
+    "gray": "000000ffffff",
+}
+COLORMAPS = tuple(_ANCHORS)
+CONVENTION = "relative inverse depth, larger is nearer; value = min + sample / 65535 * (max - min)"
+_OUTLIERS = (0.1, 99.9)  # percentiles that a colour picture spans: a few stray pixels must not darken it
+
+
+def colorize(values: ArrayLike, colormap: str = "inferno", invert: bool = False,
+             bounds: tuple[float, float] | None = None) -> np.ndarray:
+    """Colours for looking at, uint8 `H×W×3`: the far end of the map first, or last with `invert`.
+
+    `bounds` are the values shown as farthest and nearest; None takes the 0.1 and 99.9 percentiles.
+    Values beyond are clipped; a constant map becomes the far colour. Raises UsageError for an unknown
+    name and for values that are not finite.
+    """
+    depth = checked(values)
+    low, high = bounds if bounds is not None else robust_bounds(depth)
+    levels = np.round(unit(depth, low, high) * 255).astype(np.uint8)
+    return palette(colormap)[255 - levels if invert else levels]
+
+
+def palette(colormap: str) -> np.ndarray:
+    """The 256 colours of a map from far to near, uint8 `256×3`.
+
+    >>> palette("gray")[[0, 255]].tolist()
+    [[0, 0, 0], [255, 255, 255]]
+    """
+    if colormap not in _ANCHORS:
+        raise UsageError("Unknown colour map.", expected=", ".join(COLORMAPS), got=repr(colormap))
+    anchors = np.frombuffer(bytes.fromhex(_ANCHORS[colormap]), np.uint8).reshape(-1, 3)
+    steps, at = np.linspace(0, 1, len(anchors)), np.linspace(0, 1, 256)
+    return np.stack([np.interp(at, steps, channel) for channel in anchors.T], axis=1).round().astype(np.uint8)
+
+
+def robust_bounds(values: ArrayLike) -> tuple[float, float]:
+    """Farthest and nearest value, stray pixels left out; the full range where nearly all are equal."""
+    depth = checked(values)
+    step = max(1, depth.size // 1_000_000)  # a regular sample of a large map is enough for percentiles
+    low, high = (float(bound) for bound in np.percentile(depth.ravel()[::step], _OUTLIERS))
+    return (low, high) if high > low else (float(depth.min()), float(depth.max()))
+
+
+def unit(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """float32 `(values - low) / (high - low)` clipped to 0..1; zeros if `high` is not above `low`."""
+    if not high > low:
+        return np.zeros(values.shape, np.float32)
+    scaled = np.subtract(values, np.float32(low), dtype=np.float32)
+    scaled /= np.float32(high - low)
+    return scaled.clip(0, 1, out=scaled)
+
+
+def checked(values: ArrayLike) -> np.ndarray:
+    """The values as float32 `H×W`; UsageError for another shape, an empty map, NaN or infinity."""
+    depth = np.asarray(values, dtype=np.float32)
+    if depth.ndim != 2 or not depth.size:
+        raise UsageError("This is not a depth map.", expected="values of shape H×W",
+                         got="shape " + "×".join(map(str, depth.shape)))
+    if not float(depth.max()) - float(depth.min()) <= np.finfo(np.float32).max:  # false for NaN, too
+        raise UsageError("The depth map holds values that are not numbers.", expected="finite values",
+                         got="NaN or infinity")
+    return depth
+
+
+def save_png16(path: str | Path, values: ArrayLike, model: str = "") -> Path:
+    """Grey 16-bit PNG: minimum 0, maximum 65535, near is bright; a constant map is all zeros.
+
+    Text chunks `depthmap:min`, `depthmap:max`, `depthmap:model` and `depthmap:convention` hold what
+    is needed to get the values back: value = min + sample / 65535 · (max - min).
+    """
+    depth = checked(values)
+    low, high = float(depth.min()), float(depth.max())
+    samples = np.round(unit(depth, low, high) * 65535).astype(np.uint16)
+    return _save_png(path, samples, {"min": repr(low), "max": repr(high), "model": model, "convention": CONVENTION})
+
+
+def save_png(path: str | Path, values: ArrayLike, colormap: str = "inferno", invert: bool = False,
+             bounds: tuple[float, float] | None = None) -> Path:
+    """Coloured 8-bit PNG, see `colorize`."""
+    return _save_png(path, colorize(values, colormap, invert, bounds), {"colormap": colormap})
+
+
+def save_npy(path: str | Path, values: ArrayLike) -> Path:
+    """float32 `H×W` as numpy's .npy."""
+    depth = checked(values)
+    return save_atomically(path, lambda file: np.save(file, depth, allow_pickle=False))
+
+
+def save_pfm(path: str | Path, values: ArrayLike) -> Path:
+    """Portable float map: grey, little-endian float32, rows from the bottom upwards."""
+    depth = checked(values)
+    header = f"Pf\n{depth.shape[1]} {depth.shape[0]}\n-1.0\n".encode()
+    return save_atomically(path, lambda file: file.write(header + depth[::-1].astype("<f4").tobytes()))
+
+
+def save_atomically(path: str | Path, write: Callable[[BinaryIO], object]) -> Path:
+    """Let `write` fill a file beside `path`, then rename it. UsageError where the folder refuses."""
+    path = Path(path)
+    partial = path.with_name(f".{uuid.uuid4().hex}.partial")
+    try:
+        with partial.open("xb") as file:
+            write(file)
+        partial.replace(path)
+    except OSError as error:
+        raise UsageError("The file cannot be written.", where=path.name, expected="a folder that takes it",
+                         got=error.strerror or str(error)) from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+def _save_png(path: str | Path, pixels: np.ndarray, facts: dict[str, str]) -> Path:
+    chunks = PngImagePlugin.PngInfo()
+    for key, fact in facts.items():
+        chunks.add_text(f"depthmap:{key}", fact)
+    picture = Image.fromarray(pixels)
+    return save_atomically(path, lambda file: picture.save(file, "PNG", pnginfo=chunks, compress_level=4))
