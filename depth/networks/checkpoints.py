@@ -1,0 +1,190 @@
+"""Published checkpoints to ready networks: strict checks, and loading without a second copy.
+
+Two layouts are read. *Official*: the state dicts released with https://github.com/isl-org/MiDaS (MIT),
+also inside `{"model": ..., "optimizer": ...}`. *Transformers*: Intel's conversions, which map back without
+loss. What the tensors are called in each stands in `keys.py`.
+
+Floats of any precision are accepted, because exports may be half precision, and held as float32. Index
+tables and masks that follow from the architecture are never taken from a file: they are computed again.
+What we do differently from the original: the network is built without memory and takes the file's tensors
+as they are, so memory-mapped ones stay shared, and nothing is initialised only to be overwritten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from depth.networks import build, keys
+
+if TYPE_CHECKING:
+    from depth.models import Model
+
+Tensors = Mapping[str, torch.Tensor]
+Schema = dict[str, tuple[tuple[int, ...], str]]
+COUNTER = "num_batches_tracked"
+
+
+class CheckpointError(ValueError):
+    """Well-formed tensors that are not this model's."""
+
+
+def schema(model: Model) -> Schema:
+    """Official key -> (shape, dtype name) of every tensor the network needs.
+
+    A file may hold more: see `keys.DROPPED`.
+    """
+    return {keys.official_key(model.family, key): (tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
+            for key, tensor in build(model).state_dict().items()}
+
+
+def load(model: Model, tensors: Tensors) -> nn.Module:
+    """The ready network on the CPU, in eval mode, without gradients, sharing memory with float32 `tensors`.
+
+    Raises CheckpointError when the tensors are not this model's.
+    """
+    network = build(model)
+    network.load_state_dict(_adapt(model, network, tensors), strict=True, assign=True)
+    _recompute_buffers(network)
+    _refuse_meta(network)
+    return network.requires_grad_(False).eval()
+
+
+def adapt(model: Model, tensors: Tensors) -> dict[str, torch.Tensor]:
+    """The tensors under our network's own keys, as float32 and int64, without those it does not use.
+
+    Raises CheckpointError for a missing or unknown key, a wrong shape or a wrong kind of number.
+    """
+    return _adapt(model, build(model), tensors)
+
+
+def to_official(model: Model, tensors: Tensors) -> dict[str, torch.Tensor]:
+    """The tensors in the official layout: unchanged if they are, renamed and joined from transformers.
+
+    Raises CheckpointError for a file in the transformers layout that is not this model's.
+    """
+    tensors = _unwrap(tensors)
+    if not keys.in_transformers_layout(tensors):
+        return dict(tensors)
+    _require_transformers(model, tensors)
+    return _from_transformers(model, schema(model), tensors)
+
+
+def _adapt(model: Model, network: nn.Module, tensors: Tensors) -> dict[str, torch.Tensor]:
+    tensors = _unwrap(tensors)
+    wanted = {key: (keys.official_key(model.family, key), tensor)
+              for key, tensor in network.state_dict().items()}
+    if keys.in_transformers_layout(tensors):
+        _require_transformers(model, tensors)
+        tensors = _from_transformers(model, (name for name, _ in wanted.values()), tensors)
+    else:
+        _refuse_unknown(model, "official", tensors, {name for name, _ in wanted.values()})
+    tensors = _with_counters(tensors, (name for name, _ in wanted.values()))
+    _refuse_missing(model, tensors, (name for name, _ in wanted.values()))
+    return {key: _checked(model, name, tensors[name], like) for key, (name, like) in wanted.items()}
+
+
+def _unwrap(tensors: Mapping) -> Tensors:
+    """The state dict itself: training checkpoints hold it under "model" beside the optimizer's state."""
+    inner = tensors.get("model")
+    tensors = inner if isinstance(inner, Mapping) else tensors
+    strangers = [str(key) for key, value in tensors.items() if not isinstance(value, torch.Tensor)]
+    if strangers:
+        raise CheckpointError(f"A state dict holds tensors only, but {_some(strangers)} are none.")
+    return tensors
+
+
+def _require_transformers(model: Model, tensors: Tensors) -> None:
+    if not keys.has_transformers_layout(model.family):
+        raise CheckpointError(f"{model.name} has no transformers layout, but the file is in it."
+                              f"{_belongs(model, tensors)}")
+
+
+def _from_transformers(model: Model, names: Iterable[str], tensors: Tensors) -> dict[str, torch.Tensor]:
+    """Official key -> tensor. Joining query, key and value copies them; everything else is shared."""
+    sources = {name: keys.transformers_keys(model.family, name) for name in names}
+    used = {source for group in sources.values() for source in group}
+    _refuse_unknown(model, "transformers", tensors, used)
+    _refuse_missing(model, tensors, used)
+    return {name: tensors[group[0]] if len(group) == 1 else torch.cat([tensors[key] for key in group])
+            for name, group in sources.items()}
+
+
+def _with_counters(tensors: Tensors, names: Iterable[str]) -> Tensors:
+    """Add the batch counters if the file has none at all: torch wrote none before its batch-norm version 2.
+
+    They count training steps; inference does not read them. A file that has some, or that says it is
+    newer, must have all.
+    """
+    counters = [name for name in names if name.endswith(COUNTER)]
+    versions = [about.get("version") or 0 for about in getattr(tensors, "_metadata", {}).values()]
+    if max(versions, default=0) >= 2 or any(name in tensors for name in counters):
+        return tensors
+    return {**tensors, **{name: torch.zeros((), dtype=torch.int64) for name in counters}}
+
+
+def _refuse_unknown(model: Model, layout: str, tensors: Tensors, used: set[str]) -> None:
+    unknown = [key for key in tensors
+               if key not in used and keys.reason_to_drop(model.family, layout, key) is None]
+    if unknown:
+        raise CheckpointError(f"{model.name} has no place for {_some(unknown)}.{_belongs(model, tensors)}")
+
+
+def _refuse_missing(model: Model, tensors: Tensors, used: Iterable[str]) -> None:
+    missing = [key for key in used if key not in tensors]
+    if missing:
+        raise CheckpointError(f"{model.name} needs {_some(missing)}, which the file lacks."
+                              f"{_belongs(model, tensors)}")
+
+
+def _checked(model: Model, name: str, tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    if tensor.shape != like.shape:
+        raise CheckpointError(f"{name} of {model.name} has shape {tuple(like.shape)}, but in the file "
+                              f"{tuple(tensor.shape)}.{_belongs(model, {name: tensor})}")
+    if tensor.is_floating_point() and like.is_floating_point():
+        return tensor.to(like.dtype)
+    if tensor.dtype != like.dtype:
+        raise CheckpointError(f"{name} of {model.name} holds {like.dtype}, but in the file {tensor.dtype}.")
+    return tensor
+
+
+def _belongs(model: Model, tensors: Tensors) -> str:
+    name = keys.owner(tensors)
+    return f" The file looks like a checkpoint of {name}." if name not in (None, model.name) else ""
+
+
+def _some(names: list[str]) -> str:
+    """A few of the names, sorted, and how many more there are.
+
+    >>> _some(["b", "a", "d", "c", "e"])
+    'a, b, c and 2 more'
+    """
+    first, rest = sorted(names)[:3], len(names) - 3
+    return ", ".join(first) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _recompute_buffers(network: nn.Module) -> None:
+    """Give every buffer that no checkpoint may hold its memory and its value.
+
+    timm computes them in its constructors, which on the meta device computes nothing, and offers
+    `init_non_persistent_buffers` to do it again.
+    """
+    saved = network.state_dict().keys()
+    for prefix, module in network.named_modules():
+        lost = {name: buffer for name, buffer in module.named_buffers(recurse=False)
+                if f"{prefix}.{name}" not in saved}
+        for name, buffer in lost.items():
+            module.register_buffer(name, torch.empty_like(buffer, device="cpu"), persistent=False)
+        if lost:
+            module.init_non_persistent_buffers()
+
+
+def _refuse_meta(network: nn.Module) -> None:
+    """A tensor left on meta has no value, and a CPU index with one reads garbage without an error."""
+    empty = [name for group in (network.named_parameters(), network.named_buffers())
+             for name, tensor in group if tensor.is_meta]
+    if empty:
+        raise RuntimeError(f"The network was built but not filled: {_some(empty)} have no values.")
