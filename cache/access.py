@@ -58,6 +58,12 @@ def require(headers: Mapping[str, str], environ: Mapping[str, str], *, loopback_
         raise Refused(reason, next_step=NEXT_STEP)
 
 
+def has_token(headers: Mapping[str, str], environ: Mapping[str, str]) -> bool:
+    """Does the request carry the admin token? False where none is set."""
+    secret = environ.get(TOKEN, "").strip()
+    return bool(secret) and _wrong_token(_by_name(headers), secret, None) is None
+
+
 def is_loopback(host: str | None) -> bool:
     """Does this bind address or host name (no port) mean this machine alone?
 

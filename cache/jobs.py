@@ -67,8 +67,8 @@ class Job:
     finished: float | None = None
     version: int = 0
 
-    @property
-    def active(self) -> bool:
+    def is_active(self) -> bool:
+        """Does it still wait or run?"""
         return self.state not in FINISHED
 
 
@@ -101,7 +101,7 @@ class Jobs:
         """Begin `work(progress, cancel)` in the background, or return the unfinished job of the
         same kind, model and detail. Raises TooBusy when the line is full."""
         with self._changed:
-            active = [job for job in self._jobs.values() if job.active]
+            active = [job for job in self._jobs.values() if job.is_active()]
             same = next((job for job in active
                          if (job.kind, job.model, job.detail) == (kind, model, detail)), None)
             if same:
@@ -133,7 +133,7 @@ class Jobs:
         """Ask a job to stop; a finished one stays as it is. Raises UnknownJob."""
         with self._changed:
             job = self.get(id)
-            if job.active:
+            if job.is_active():
                 self._cancels[id].set()
                 self._changed.notify_all()
         return job
@@ -142,7 +142,7 @@ class Jobs:
         """The job once it has ended (or, given a version, once it has changed), else as it is
         after `timeout` seconds. Raises UnknownJob."""
         with self._changed:
-            self._changed.wait_for(lambda: not self.get(id).active or
+            self._changed.wait_for(lambda: not self.get(id).is_active() or
                                    version is not None and self.get(id).version != version, timeout)
             return self.get(id)
 
@@ -211,7 +211,7 @@ class Jobs:
         return self._jobs[id]
 
     def _forget_old(self) -> None:
-        ended = [id for id, job in self._jobs.items() if not job.active]
+        ended = [id for id, job in self._jobs.items() if not job.is_active()]
         for id in ended[:max(len(ended) - self.history, 0)]:
             del self._jobs[id]
 

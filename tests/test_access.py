@@ -3,7 +3,7 @@
 import pytest
 from starlette.datastructures import Headers
 
-from cache.access import TOKEN, is_loopback, refusal, require
+from cache.access import TOKEN, has_token, is_loopback, refusal, require
 from cache.errors import Refused
 
 HERE = {"host": "127.0.0.1:7860"}
@@ -131,3 +131,11 @@ def test_require_raises_with_the_next_step():
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "", None, "192.168.0.9", "example.org", "*"])
 def test_other_bind_addresses_are_not_loopback(host):
     assert not is_loopback(host)
+
+
+@pytest.mark.parametrize("environ, authorization, answer", [
+    (SECRET, "Bearer correct horse", True), (SECRET, "Bearer wrong", False), ({}, "Bearer ", False),
+    ({TOKEN: ""}, "Bearer ", False),
+])
+def test_holding_the_token(environ, authorization, answer):
+    assert has_token({"authorization": authorization}, environ) is answer

@@ -1,0 +1,67 @@
+"""One uploaded file, raw or as a multipart field, on disk for as long as it is needed.
+
+Sizes are bounded by the gate; here time is, so that a slow sender cannot hold a place for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from fastapi import HTTPException, Request
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import UploadFile
+
+from cache.errors import NoSpace
+
+UPLOADS = ("multipart/form-data", "application/octet-stream")
+
+
+@asynccontextmanager
+async def received(request: Request, folder: Path | None, *, field: str,
+                   seconds: float) -> AsyncIterator[tuple[Path, dict[str, str]]]:
+    """The uploaded file's path in a folder of its own (inside `folder`, None: the system's for
+    temporaries), and the text fields beside it. The file's own name is never used."""
+    if folder:
+        folder.mkdir(parents=True, exist_ok=True)
+    own = Path(tempfile.mkdtemp(prefix=".upload-", dir=folder))
+    try:
+        path = own / "upload"
+        fields = await asyncio.wait_for(_save(request, path, field), seconds)
+        yield path, fields
+    except (asyncio.TimeoutError, OSError) as error:
+        raise _translated(error, own) from error
+    finally:
+        shutil.rmtree(own, ignore_errors=True)
+
+
+async def _save(request: Request, path: Path, field: str) -> dict[str, str]:
+    if not request.headers.get("content-type", "").startswith("multipart/"):
+        with path.open("wb") as file:
+            async for chunk in request.stream():
+                await run_in_threadpool(file.write, chunk)
+        return {}
+    async with request.form(max_files=1, max_fields=8, max_part_size=4096) as form:
+        upload = form.get(field)
+        if not isinstance(upload, UploadFile):
+            raise HTTPException(400, f"Send the file as the field {field!r}.")
+        await run_in_threadpool(_copy, upload, path)
+        return {name: value for name, value in form.items() if isinstance(value, str)}
+
+
+def _copy(upload: UploadFile, path: Path) -> None:
+    with path.open("wb") as file:
+        shutil.copyfileobj(upload.file, file, 1 << 20)
+
+
+def _translated(error: Exception, folder: Path) -> Exception:
+    if isinstance(error, asyncio.TimeoutError):
+        return HTTPException(408, "The upload took too long.")
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NoSpace("There is no room for the upload.", where=folder.parent, next_step="Free some disk space.")
+    return error
