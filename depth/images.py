@@ -160,7 +160,7 @@ def _from_array(array: np.ndarray) -> np.ndarray:
     if low < 0 or high > 1:
         raise ImageError("The array is out of range.", where="the given array", expected="floats in 0..1",
                          got=f"{low:g}..{high:g}", next_step="Divide 0..255 values by 255.")
-    return array.astype(np.float32)
+    return array.astype(np.float32, copy=False)
 
 
 def _from_file(path: Path) -> np.ndarray:
