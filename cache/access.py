@@ -93,7 +93,7 @@ def _wrong_token(sent: dict[str, list[str]], secret: str, typed: str | None) -> 
     if not offered:
         return "This needs the admin token."
     wanted = secret.encode("utf-8", "surrogateescape")
-    right = all([hmac.compare_digest(token, wanted) for token in offered])
+    right = all(hmac.compare_digest(token, wanted) for token in offered)
     return None if right else "The admin token is wrong."
 
 

@@ -143,7 +143,7 @@ class Jobs:
         after `timeout` seconds. Raises UnknownJob."""
         with self._changed:
             self._changed.wait_for(lambda: not self.get(id).is_active() or
-                                   version is not None and self.get(id).version != version, timeout)
+                                   (version is not None and self.get(id).version != version), timeout)
             return self.get(id)
 
     def note(self, kind: str, model: str | None, state: str, text: str = "") -> Event:

@@ -10,7 +10,16 @@ import time
 from collections.abc import Iterable, Sequence
 
 from cache.records import (
-    Exported, FileEntry, Health, Imported, Info, ModelEntry, Plan, Status, Verdict, to_json,
+    Exported,
+    FileEntry,
+    Health,
+    Imported,
+    Info,
+    ModelEntry,
+    Plan,
+    Status,
+    Verdict,
+    to_json,
 )
 
 HEALTH = {"ok": "good", "warning": "needs attention", "broken": "broken"}
@@ -89,12 +98,12 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]], right: str =
     bcd   12 B
     """
     cells = [list(map(plain, row)) for row in rows]
-    widths = [max(map(len, column)) for column in zip(headers, *cells)]
+    widths = [max(map(len, column)) for column in zip(headers, *cells, strict=True)]
     to_right = {name.strip() for name in right.split(",")}
 
     def line(row: Sequence[str]) -> str:
         return "  ".join(cell.rjust(width) if header in to_right else cell.ljust(width)
-                         for cell, width, header in zip(row, widths, headers)).rstrip()
+                         for cell, width, header in zip(row, widths, headers, strict=True)).rstrip()
 
     return "\n".join([line(headers), line(["-" * width for width in widths]), *map(line, cells)])
 

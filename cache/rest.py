@@ -14,7 +14,6 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from json import dumps
-from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, HTTPException, Request

@@ -40,7 +40,7 @@ def depth_route(api: APIRouter, estimate: Estimate, save_png16: SavePng | None) 
         """Relative inverse depth of one image, in its own size: larger is nearer, no unit."""
         async with received(request, None, field="image", seconds=60) as (path, fields):
             name, kind = fields.get("model") or model, fields.get("format") or format
-            if kind not in get_args(Format) or kind == "png" and save_png16 is None:
+            if kind not in get_args(Format) or (kind == "png" and save_png16 is None):
                 raise UsageError("Unknown output format.", got=repr(kind[:40]), expected="png, npy or json")
             async with turns.turn(request.client.host if request.client else ""):
                 return await run_in_threadpool(lambda: _encoded(estimate(path, name), kind, path, save_png16))

@@ -16,8 +16,8 @@ from cache import jobs, records
 Format = Literal["pt", "h5", "pkl", "safetensors"]
 STATUS = {  # error code -> HTTP status; what is missing here is 500
     "usage": 400, "not_confirmed": 400, "bad_request": 400, "login": 401, "refused": 403,
-    "unknown_model": 404, "unknown_job": 404, "not_found": 404, "method_not_allowed": 405, "timeout": 408, "not_cached": 409,
-    "cancelled": 409, "too_large": 413, "media_type": 415, "bad_image": 422, "invalid_request": 422,
+    "unknown_model": 404, "unknown_job": 404, "not_found": 404, "method_not_allowed": 405, "timeout": 408,
+    "not_cached": 409, "cancelled": 409, "too_large": 413, "media_type": 415, "bad_image": 422, "invalid_request": 422,
     "bad_weights": 422, "invalid_file": 422, "wrong_checkpoint": 422, "integrity": 422, "too_busy": 429,
     "fetch_failed": 502, "not_available": 503, "busy": 503, "permission": 503, "no_space": 507,
 }

@@ -7,7 +7,16 @@ import pytest
 
 from cache import report
 from cache.records import (
-    Exported, FileEntry, FormatTotal, Health, Info, ModelEntry, Plan, Problem, Step, Verdict,
+    Exported,
+    FileEntry,
+    FormatTotal,
+    Health,
+    Info,
+    ModelEntry,
+    Plan,
+    Problem,
+    Step,
+    Verdict,
 )
 
 FILE = FileEntry("pt", Path("m/A/weights.pt"), 1500, 0, "ab" * 32, "ok", 0.0, None, "hub", False)

@@ -1,0 +1,101 @@
+"""A whole small world for the tests of CLI, REST and guide: a local Hub with tiny checkpoints under
+real model names, a real cache in a temporary folder, and a real server on loopback."""
+
+from __future__ import annotations
+
+import io
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cache.errors import WrongCheckpoint
+from cache.manager import ModelManager
+from cache.records import Checkpoint
+from tests.hub_server import HubServer
+
+SIDES = {"DPT_Large": 96, "MiDaS_small": 64}  # the side of each model's one matrix, so that they differ
+PATIENCE = 60  # seconds until a test gives up; none waits that long
+
+
+def online(monkeypatch, hub: HubServer) -> None:
+    """Let the cache reach the local Hub, and nothing else."""
+    import huggingface_hub
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+
+
+def tensors(side: int) -> dict:
+    """A state dict in the official layout."""
+    import torch
+
+    values = torch.arange(side * side, dtype=torch.float32).reshape(side, side) / side
+    return {"a.weight": values, "a.bias": torch.ones(side)}
+
+
+def checkpoint_bytes(side: int) -> bytes:
+    import torch
+
+    file = io.BytesIO()
+    torch.save(tensors(side), file)
+    return file.getvalue()
+
+
+def checkpoints(hub: HubServer) -> list[Checkpoint]:
+    """Two models that the local Hub serves."""
+    return [Checkpoint(name, (name.lower(),), (hub.add(f"org/{name}", "weights.pt", checkpoint_bytes(side)),),
+                       _official(side), _schema(side)) for name, side in SIDES.items()]
+
+
+def _schema(side: int):
+    return lambda: {"a.weight": ((side, side), "float32"), "a.bias": ((side,), "float32")}
+
+
+def _official(side: int):
+    def to_official(given):
+        if set(given) != {"a.weight", "a.bias"} or tuple(given["a.weight"].shape) != (side, side):
+            raise WrongCheckpoint("These tensors belong to another model.")
+        return dict(given)
+
+    return to_official
+
+
+def make_manager(hub: HubServer, directory: Path) -> ModelManager:
+    return ModelManager(checkpoints(hub), directory, ("pt", "h5", "pkl"))
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextmanager
+def served(routes) -> Iterator[str]:
+    """The routes on a loopback server of their own; gives its address."""
+    import uvicorn
+    from fastapi import FastAPI
+
+    port = free_port()
+    server = uvicorn.Server(uvicorn.Config(FastAPI(routes=routes, openapi_url=None), host="127.0.0.1", port=port,
+                                           log_level="error"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    until(lambda: server.started)
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join(PATIENCE)
+
+
+def until(happens) -> None:
+    """Wait for something that will happen; fail if it does not."""
+    end = time.monotonic() + PATIENCE
+    while not happens():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.01)
