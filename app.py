@@ -1,0 +1,596 @@
+"""The page: a photo in, its depth map out; and a look into the model cache.
+
+    python app.py [--host ADDRESS] [--port NUMBER] [--share] [--mcp]
+
+Handlers ask and show; `depth/` and `cache/` decide. The only file that imports gradio.
+Endpoints for programs have an `api_name`; everything else is private to the page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import html
+import os
+import re
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+
+def read_options(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line; what is not given stays None, so that Gradio's own variables count."""
+    parser = argparse.ArgumentParser(prog="app.py", description="Serve the depth map page.")
+    parser.add_argument("--host", help="address to listen on (default: GRADIO_SERVER_NAME, else 127.0.0.1)")
+    parser.add_argument("--port", type=int,
+                        help="port (default: GRADIO_SERVER_PORT, else the first free one from 7860)")
+    parser.add_argument("--share", action="store_true", default=None, help="open a public gradio.live link as well")
+    parser.add_argument("--mcp", action="store_true", default=None,
+                        help='serve MCP tools at /gradio_api/mcp/ (needs: pip install "gradio[mcp]")')
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    read_options()  # before the slow imports: --help and typing errors are answered at once
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported
+
+import gradio as gr  # noqa: E402
+import numpy as np  # noqa: E402
+from gradio.utils import get_upload_folder  # noqa: E402
+from PIL import Image  # noqa: E402
+
+from cache import access, report, rest  # noqa: E402
+from cache.actions import Actions, export_name  # noqa: E402
+from cache.errors import DepthmapError, ImageError, UsageError  # noqa: E402
+from cache.jobs import Job  # noqa: E402
+from cache.records import FORMATS, ModelEntry, Plan, to_json  # noqa: E402
+from depth import estimator, images, render  # noqa: E402
+from depth.depthmap import DepthMap  # noqa: E402
+from depth.models import DEFAULT, MODELS, find  # noqa: E402
+
+THEME = gr.themes.Default(primary_hue="indigo", neutral_hue="slate", font=("system-ui", "sans-serif"),
+                          font_mono=("ui-monospace", "monospace"))  # fonts of the machine: nothing is fetched
+KEPT_SECONDS = 24 * 3600  # results can be downloaded that long
+PREVIEW_SIDE = 1600  # pixels; the slider shows at most this, the downloads are whole
+PHOTO_LIMIT, WEIGHTS_LIMIT = "25mb", "8gb"  # of one upload, where strangers can reach the page and where not
+STATES = {"ok": "#16a34a", "warning": "#d97706", "broken": "#dc2626"}
+HEADERS = ["Model", "Cached", "Size", "Verified", "Last used", "Source", "In memory"]
+ACTIONS = Actions(estimator.manager)
+DECODING = threading.BoundedSemaphore(2)  # pictures checked at once before they queue, for memory's sake
+
+
+@contextmanager
+def in_words() -> Iterator[None]:
+    """Show our own errors as a sentence; any other keeps its traceback in the log."""
+    try:
+        yield
+    except DepthmapError as error:
+        raise gr.Error(html.escape(str(error), quote=False), print_exception=False) from error
+
+
+# --- Inference ------------------------------------------------------------------------------------------------
+
+
+@in_words()
+def estimate_depth(image: dict | None, model: str, colormap: str, progress=gr.Progress()) -> tuple:  # noqa: B008
+    """Estimate the relative depth of one photo. Larger values are nearer; they have no unit.
+
+    Returns the photo and its coloured depth, a 16-bit PNG over the full range, the float32 array (.npy),
+    a coloured PNG, and what was done, with times in seconds.
+
+    Args:
+        image: The photo: JPEG, PNG, WebP, BMP, TIFF, GIF or AVIF.
+        model: A name from /models. A model that is not cached yet is downloaded first.
+        colormap: The colours of the preview and of the coloured PNG.
+    """
+    path, row = uploaded(image), find(model)
+    progress(0, desc=f"Loading {row.name}")
+    network = estimator.shared(row.name, progress=partial(show_step, progress))
+    progress(0.5, desc="Estimating depth")
+    rgb = images.open_rgb(path)
+    depth = network.predict(rgb)
+    progress(0.9, desc="Writing files")
+    folder, stem = Path(tempfile.mkdtemp(dir=get_upload_folder())), stem_of(image)
+    photo = save_preview(folder / f"{stem}.jpg", np.uint8(rgb * 255 + 0.5))
+    png16 = render.save_png16(folder / f"{stem}_depth16.png", depth.values, model=depth.model)
+    npy = render.save_npy(folder / f"{stem}_depth.npy", depth.values)
+    preview, coloured = save_coloured(npy, colormap)
+    return (photo, preview), str(png16), str(npy), coloured, facts(depth), npy, photo
+
+
+def recolour(npy: Path | None, photo: str | None, colormap: str) -> tuple:
+    """Show the last depth map in other colours, without running the model again."""
+    if npy is None:
+        return gr.skip(), gr.skip()
+    if not npy.is_file():
+        raise gr.Error("This result is no longer kept. Estimate the depth again.", print_exception=False)
+    with in_words():
+        preview, coloured = save_coloured(npy, colormap)
+    return (photo, preview), coloured
+
+
+def list_models() -> list[dict]:
+    """List the models: name, aliases, size in bytes, parameters, speed, cached or not, licence, note."""
+    here = {entry.name for entry in ACTIONS.manager.status().models if entry.cached}
+    return [{"name": row.name, "aliases": list(row.aliases), "bytes": row.bytes, "parameters": row.parameters,
+             "speed": row.speed, "cached": bool(row.bundled) or row.name in here, "licence": row.licence,
+             "note": row.note} for row in MODELS]
+
+
+def check_request(image: dict | None, model: str, colormap: str) -> list[dict]:
+    """Refuse a bad picture or name before it waits in the queue: one verdict for each input."""
+    def picture() -> None:
+        with DECODING:
+            images.open_rgb(uploaded(image))
+
+    return [verdict(picture), verdict(lambda: find(model)), verdict(lambda: render.palette(colormap))]
+
+
+def verdict(check: Callable[[], object]) -> dict:
+    try:
+        check()
+    except DepthmapError as error:
+        return gr.validate(False, str(error))
+    return gr.validate(True, "")
+
+
+def uploaded(image: dict | None) -> Path:
+    """The path of an uploaded picture. Any other path would let a caller look at the server's files."""
+    if not image:
+        raise ImageError("There is no photo yet.", next_step="Choose one first.")
+    path = Path(str(image.get("path") or "")).resolve()
+    if not path.is_relative_to(Path(get_upload_folder()).resolve()) or not path.is_file():
+        raise ImageError("The photo did not come as an upload.", next_step="Upload the file itself.")
+    return path
+
+
+def stem_of(image: dict) -> str:
+    """A tame file name without suffix, from the name that the visitor's file had."""
+    name = Path(image.get("orig_name") or image["path"]).stem
+    return re.sub(r"[^\w-]+", "_", name).strip("_")[:60] or "photo"
+
+
+def save_coloured(npy: Path, colormap: str) -> tuple[str, str]:
+    """Preview and full-size PNG. The colour map is part of their names, because browsers cache by name."""
+    values, stem = np.load(npy), f"{npy.stem}_{colormap}"
+    whole = render.save_png(npy.with_name(f"{stem}.png"), values, colormap)
+    return save_preview(npy.with_name(f"{stem}_preview.png"), render.colorize(values, colormap)), str(whole)
+
+
+def save_preview(path: Path, pixels: np.ndarray) -> str:
+    picture = Image.fromarray(pixels)
+    picture.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))
+    picture.save(path, quality=92)
+    return str(path)
+
+
+def facts(depth: DepthMap) -> dict:
+    """What was done, for programs; `in_a_line` says it for people."""
+    height, width = depth.values.shape
+    return {"model": depth.model, "height": height, "width": width,
+            "minimum": float(depth.values.min()), "maximum": float(depth.values.max()),
+            "meaning": "relative inverse depth, larger is nearer, no unit", "seconds": to_json(depth.seconds)}
+
+
+def in_a_line(done: dict) -> str:
+    seconds = done["seconds"]
+    return (f"**{done['model']}** · {done['width']} × {done['height']} · load {seconds['load']:.2f} s, "
+            f"preprocess {seconds['prepare']:.2f} s, infer {seconds['infer']:.2f} s")
+
+
+def show_step(progress: gr.Progress, step) -> None:
+    """Move the bar on the page as the library reports."""
+    amount = f": {report.size(step.done)} of {report.size(step.total)}" if step.total else ""
+    progress(step.done / step.total if step.total else 0, desc=f"{step.phase.capitalize()} {step.name}{amount}")
+
+
+def model_choices() -> list[tuple[str, str]]:
+    return [(f"{row['name']} · {report.size(row['bytes'])} · {row['speed']} · "
+             f"{'ready' if row['cached'] else 'downloads first'}", row["name"]) for row in list_models()]
+
+
+def example_photos() -> list[str]:
+    """Photos that come with gradio; none if a later version moves them."""
+    folder = Path(gr.__file__).parent / "media_assets" / "images"
+    return [str(folder / name) for name in ("lion.jpg", "tower.jpg", "cheetah1.jpg", "groot.jpeg")
+            if (folder / name).is_file()]
+
+
+def inference_tab(page: gr.Blocks, tab: gr.Tab) -> None:
+    """Image, model, button; colours and downloads appear with the first result."""
+    with gr.Row():
+        with gr.Column(min_width=320):
+            image = gr.Image(label="Photo", type="filepath", image_mode=None, height=380, elem_id="photo",
+                             sources=["upload", "webcam", "clipboard"])
+            model = gr.Dropdown(model_choices(), value=DEFAULT, label="Model", elem_id="model")
+            run = gr.Button("Estimate depth", variant="primary", size="lg", elem_id="run")
+            if photos := example_photos():
+                gr.Examples(photos, image, label="Or try one of these", preprocess=False, api_visibility="private")
+        with gr.Column(min_width=320):
+            slider = gr.ImageSlider(label="Photo and depth", type="filepath", format="png", max_height=560,
+                                    interactive=False, elem_id="slider")
+            with gr.Column(visible=False) as result:
+                line = gr.Markdown(elem_id="line")
+                colormap = gr.Dropdown(list(render.COLORMAPS), value=render.COLORMAPS[0], label="Colours",
+                                       elem_id="colormap")
+                with gr.Row():
+                    png16 = gr.DownloadButton("16-bit PNG", size="md", min_width=90, elem_id="png16")
+                    npy = gr.DownloadButton("Float .npy", size="md", min_width=90, elem_id="npy")
+                    coloured = gr.DownloadButton("Coloured", size="md", min_width=90, elem_id="coloured")
+                with gr.Accordion("Details", open=False):
+                    done = gr.JSON(show_label=False, label="facts")
+    kept, photo = gr.State(), gr.State()
+    quiet = {"api_visibility": "private", "show_progress": "hidden"}
+    run.click(estimate_depth, [image, model, colormap], [slider, png16, npy, coloured, done, kept, photo],
+              api_name="predict", preprocess=False, validator=check_request, concurrency_id="model",
+              concurrency_limit=4, show_progress_on=slider, scroll_to_output=True,
+              ).success(lambda facts: (gr.Column(visible=True), in_a_line(facts)), done, [result, line], **quiet)
+    colormap.input(recolour, [kept, photo, colormap], [slider, coloured], queue=False, **quiet)
+    for look in (page.load, tab.select):
+        look(lambda: gr.Dropdown(choices=model_choices()), None, model, queue=False, **quiet)
+    gr.api(list_models, api_name="models")
+
+
+# --- Model cache: what can be done ------------------------------------------------------------------------------
+
+
+def allow(request: gr.Request, token: str) -> None:
+    """Raise Refused unless this visitor may change the cache."""
+    access.require(request.headers, os.environ, **reach(), token=token)
+
+
+def reach() -> dict[str, bool]:
+    """From where the page can be reached, as far as `access` needs to know."""
+    return {"loopback_bound": access.is_loopback(getattr(demo, "server_name", "")), "shared": bool(demo.share)}
+
+
+@in_words()
+def cache_status() -> dict:
+    """Say what is cached, where and how large, how the cache is doing, and which jobs there are."""
+    return to_json({"status": ACTIONS.manager.status(), "health": ACTIONS.manager.health(),
+                    "jobs": ACTIONS.jobs.list()})
+
+
+@in_words()
+def download_model(model: str, token: str, request: gr.Request) -> dict:
+    """Download a model, check it and make its formats. Returns the job; /cache_status shows how far it is.
+
+    Args:
+        model: A name from /models.
+        token: The admin token, where the server asks for one.
+    """
+    allow(request, token)
+    return to_json(ACTIONS.download(model))
+
+
+@in_words()
+def verify_model(model: str, token: str, request: gr.Request) -> dict:
+    """Compare every cached file of a model with its digest. Returns the job.
+
+    Args:
+        model: A name from /models.
+        token: The admin token, where the server asks for one.
+    """
+    allow(request, token)
+    return to_json(ACTIONS.verify([model]))
+
+
+@in_words()
+def repair_model(model: str, token: str, request: gr.Request) -> dict:
+    """Check the files of a model and make again what is damaged or missing. Returns the job.
+
+    Args:
+        model: A name from /models.
+        token: The admin token, where the server asks for one.
+    """
+    allow(request, token)
+    cache, name = ACTIONS.manager, ACTIONS.manager.find(model).name
+
+    def repair(progress, cancel) -> ModelEntry:
+        cache.verify([name], progress=progress, cancel=cancel)
+        return cache.download(name, progress=progress, cancel=cancel)
+
+    return to_json(ACTIONS.jobs.start("repair", name, repair))
+
+
+@in_words()
+def convert_model(model: str, format: str, token: str, request: gr.Request) -> dict:
+    """Make one more format of a cached model. Returns the job.
+
+    Args:
+        model: A name from /models.
+        format: pt, h5, pkl or safetensors.
+        token: The admin token, where the server asks for one.
+    """
+    allow(request, token)
+    return to_json(ACTIONS.convert(model, format))
+
+
+@in_words()
+def export_model(model: str, format: str, precision: str, token: str, request: gr.Request) -> str:
+    """Write a self-contained weight file of a cached model and hand it over.
+
+    Args:
+        model: A name from /models.
+        format: pt, h5, pkl, safetensors, or bundle for all formats in one file.
+        precision: unchanged, fp16 or bf16.
+        token: The admin token, where the server asks for one.
+    """
+    allow(request, token)
+    name, dtype = ACTIONS.manager.find(model).name, None if precision == "unchanged" else precision
+    path = Path(tempfile.mkdtemp(dir=get_upload_folder())) / export_name(name, format, dtype)
+    return str(outcome(ACTIONS.jobs.start(
+        "export", name, lambda progress, cancel: ACTIONS.manager.export(name, path, format, dtype, progress=progress),
+        path.name)).path)
+
+
+@in_words()
+def import_model(file: str | None, model: str, token: str, request: gr.Request) -> dict:
+    """Take a weight file into the cache, after checking that it is harmless and fits the model.
+
+    Args:
+        file: A .pt, .h5, .pkl or .safetensors file, or an exported bundle.
+        model: A name from /models, or empty to recognise the model by its tensors.
+        token: The admin token, where the server asks for one.
+    """
+    allow(request, token)
+    if not file:
+        raise UsageError("There is no file yet.", next_step="Choose a weight file first.")
+    return to_json(outcome(ACTIONS.import_(Path(file), model or None)))
+
+
+@in_words()
+def clear_models(model: str, confirm: bool, token: str, request: gr.Request) -> dict:
+    """Remove a model, or all, from the cache. Without `confirm` nothing is deleted and the plan is returned.
+
+    Args:
+        model: A name from /models, or "all".
+        confirm: True to delete, False to see what would be deleted.
+        token: The admin token, where the server asks for one.
+    """
+    allow(request, token)
+    return to_json(ACTIONS.clear(None if model == "all" else ACTIONS.manager.find(model).name, dry_run=not confirm))
+
+
+@in_words()
+def optimize_cache(confirm: bool, token: str, request: gr.Request) -> dict:
+    """Remove leftovers, repair, and keep the quota. Without `confirm` nothing is done and the plan is returned.
+
+    Args:
+        confirm: True to do it, False to see what would be done.
+        token: The admin token, where the server asks for one.
+    """
+    allow(request, token)
+    return to_json(ACTIONS.optimize(dry_run=not confirm))
+
+
+@in_words()
+def stop_jobs(token: str, request: gr.Request) -> dict:
+    """Stop whatever the cache is doing. What was downloaded so far is kept for the next try.
+
+    Args:
+        token: The admin token, where the server asks for one.
+    """
+    allow(request, token)
+    return to_json({"stopped": [ACTIONS.jobs.cancel(job.id) for job in ACTIONS.jobs.list() if job.is_active()]})
+
+
+def outcome(job: Job) -> object:
+    """What a job has made, once it is done."""
+    job = ACTIONS.jobs.wait(job.id)
+    if job.result is None:
+        raise DepthmapError(job.error.message if job.error else "Stopped on request.")
+    return job.result
+
+
+# --- Model cache: what the tab shows ------------------------------------------------------------------------------
+
+
+def refresh(shown: list | None) -> list:
+    """The live parts of the tab; those that have not changed are left alone, so that nothing flickers."""
+    now = [overview(), inventory(), running(), log()]
+    return [*(gr.skip() if shown and old == new else new for old, new in zip(shown or now, now, strict=True)), now]
+
+
+def overview() -> str:
+    health, status = ACTIONS.manager.health(), ACTIONS.manager.status()
+    count = sum(entry.cached for entry in status.models)
+    most = status.quota or status.used + status.free
+    room = f"of {report.size(most)} allowed" if status.quota else f"{report.size(status.free)} free"
+    return (f'<span style="color:{STATES[health.state]}">●</span> <b>{report.HEALTH[health.state].capitalize()}</b>'
+            f" · {count} model{'s' * (count != 1)} cached · {report.size(status.used)} used, {room}"
+            f"{' · offline' * status.offline}{gauge('meter', status.used, most)}")
+
+
+def inventory() -> list[list[str]]:
+    loaded = set(estimator.loaded())
+    built_in = [[row.name, "built in", report.size(row.bytes), "", "", ""] for row in MODELS if row.bundled]
+    rows = built_in + [[entry.name, *held(entry), entry.repo or entry.source or ""]
+                       for entry in ACTIONS.manager.status().models]
+    return [[*row, "yes" if row[0] in loaded else ""] for row in rows]
+
+
+def held(entry: ModelEntry) -> tuple[str, str, str, str]:
+    """What is here of a model, how large it is, when it was checked and when used."""
+    if entry.formats:
+        words = ", ".join(entry.formats) + (f" ({entry.state})" if entry.state != "ok" else "")
+        return words, report.size(entry.size), report.ago(entry.verified), report.ago(entry.last_used)
+    if entry.hub_path:
+        return "Hub cache", report.size(entry.hub_size), "", ""
+    return "no", f"({report.size(entry.download_size or find(entry.name).bytes)})", "", ""
+
+
+def running() -> str:
+    return "".join(f"<div>{bar(job)}</div>" for job in ACTIONS.jobs.list() if job.is_active())
+
+
+def bar(job: Job) -> str:
+    words = f"<b>{job.kind.capitalize()} {html.escape(job.model or job.detail)}</b> · {job.phase or job.state}"
+    if job.total:
+        words += f" {report.size(job.done)} of {report.size(job.total)}"
+        words += f" · {report.size(job.rate)}/s" if job.rate else ""
+        words += f" · {report.seconds(job.eta)} left" if job.eta else ""
+    return words + gauge("progressbar", job.done, job.total)
+
+
+def gauge(role: str, value: float, most: float | None) -> str:
+    """A full-width bar in the theme's own colours, so that it suits light and dark."""
+    share = min(100, round(100 * value / most)) if most else 0
+    return (f'<div role="{role}" aria-valuenow="{share}" style="height:6px;margin-top:6px;border-radius:3px;'
+            f'background:var(--border-color-primary)"><div style="height:100%;width:{share}%;border-radius:3px;'
+            'background:var(--primary-500)"></div></div>')
+
+
+def log() -> str:
+    return "\n".join("  ".join(filter(None, (time.strftime("%H:%M:%S", time.localtime(event.time)), event.kind,
+                                             event.model, event.state, event.text)))
+                     for event in reversed(ACTIONS.jobs.events()))
+
+
+def permissions(request: gr.Request) -> tuple:
+    """What this visitor sees: the controls, the token field as well, or only the reason why not."""
+    reason = access.refusal(request.headers, os.environ, **reach())
+    token = bool(os.environ.get(access.TOKEN))
+    return (gr.Markdown(f"Looking only. {reason}", visible=bool(reason)), gr.Textbox(visible=token),
+            gr.Column(visible=token or not reason))
+
+
+@in_words()
+def ask(plan: Callable[..., Plan], kind: str, token: str, request: gr.Request) -> tuple:
+    """Show what would be done and how many bytes it frees, with the button that does it."""
+    allow(request, token)
+    planned = plan(dry_run=True)
+    if not planned.steps:
+        gr.Info("There is nothing to do.")
+    return (gr.Column(visible=bool(planned.steps)), f"```text\n{report.plan(planned)}\n```",
+            gr.Button(f"Do it: free {report.size(planned.frees)}"), (kind, planned))
+
+
+def ask_clear(model: str, token: str, request: gr.Request) -> tuple:
+    return ask(lambda dry_run: ACTIONS.clear(ACTIONS.manager.find(model).name, dry_run=dry_run), "clear", token, request)
+
+
+def ask_clear_all(token: str, request: gr.Request) -> tuple:
+    return ask(ACTIONS.clear, "clear", token, request)
+
+
+def ask_optimize(token: str, request: gr.Request) -> tuple:
+    return ask(ACTIONS.optimize, "optimize", token, request)
+
+
+@in_words()
+def confirm(question: tuple[str, Plan], token: str, request: gr.Request) -> gr.Column:
+    """Do exactly the plan that was shown."""
+    allow(request, token)
+    kind, plan = question
+    gr.Info(html.escape(report.plan(ACTIONS.execute(plan, kind)).splitlines()[-1]))
+    return gr.Column(visible=False)
+
+
+def cache_tab(page: gr.Blocks, tab: gr.Tab, others: list[gr.Tab]) -> None:
+    """What is cached and how it is doing, one model's actions, and the rest a fold away."""
+    names = list(ACTIONS.manager.names)
+    small = {"size": "md", "min_width": 90}
+    about = gr.HTML(elem_id="about")
+    table = gr.Dataframe(headers=HEADERS, interactive=False, show_label=False, buttons=[], max_height=640,
+                         elem_id="inventory")
+    work = gr.HTML(elem_id="running")
+    note = gr.Markdown(visible=False, elem_id="note")
+    token = gr.Textbox(label="Admin token", type="password", visible=False, elem_id="token")
+    with gr.Column() as controls:
+        model = gr.Dropdown(names, label="Model", elem_id="cache-model")
+        with gr.Row():
+            download, verify = gr.Button("Download", **small), gr.Button("Verify", **small)
+            repair, clear = gr.Button("Repair", **small), gr.Button("Clear…", **small)
+            stop = gr.Button("Stop", **small)
+        with gr.Column(visible=False) as question:
+            planned = gr.Markdown(elem_id="plan")
+            with gr.Row():
+                yes, no = gr.Button("Do it", variant="stop", **small), gr.Button("Leave it as it is", **small)
+        with gr.Accordion("Convert and export this model", open=False):
+            with gr.Row():
+                format = gr.Dropdown([*FORMATS, "bundle"], label="Format", min_width=140)
+                precision = gr.Dropdown(["unchanged", "fp16", "bf16"], label="Precision of the export", min_width=140)
+            with gr.Row():
+                convert, export = gr.Button("Convert", **small), gr.Button("Export", **small)
+            exported = gr.File(label="Exported file", interactive=False, visible=False, elem_id="exported")
+        with gr.Accordion("Import a weight file", open=False):
+            upload = gr.File(label="Weight file or bundle", height=140, elem_id="upload")
+            target = gr.Dropdown([("recognise by its tensors", ""), *names], value="", label="Import as")
+            bring = gr.Button("Import", size="md")
+        with gr.Accordion("The whole cache", open=False), gr.Row():
+            optimize, clear_all = gr.Button("Optimize…", **small), gr.Button("Clear all…", **small)
+    with gr.Accordion("Event log", open=False):
+        events = gr.Textbox(show_label=False, lines=8, max_lines=8, interactive=False, elem_id="events")
+
+    timer, answer, plan, shown = gr.Timer(1.5, active=False), gr.JSON(visible=False), gr.State(), gr.State()
+    private = {"api_visibility": "private", "show_progress": "hidden"}
+    display = {"fn": refresh, "inputs": shown, "outputs": [about, table, work, events, shown], "queue": False} | private
+    timer.tick(**display)
+    tab.select(lambda: gr.Timer(active=True), None, timer, queue=False, **private).then(**display)
+    for other in others:
+        other.select(lambda: gr.Timer(active=False), None, timer, queue=False, **private)
+    page.load(permissions, None, [note, token, controls], queue=False, **private)
+    for button, act, inputs in ((download, download_model, [model, token]), (verify, verify_model, [model, token]),
+                                (repair, repair_model, [model, token]), (stop, stop_jobs, [token]),
+                                (convert, convert_model, [model, format, token]),
+                                (bring, import_model, [upload, target, token])):
+        button.click(act, inputs, answer, api_name=act.__name__, show_progress="hidden").then(**display)
+    export.click(export_model, [model, format, precision, token], exported, api_name="export_model",
+                 ).success(lambda: gr.File(visible=True), None, exported, **private)
+    for button, act, inputs in ((clear, ask_clear, [model, token]), (clear_all, ask_clear_all, [token]),
+                                (optimize, ask_optimize, [token])):
+        button.click(act, inputs, [question, planned, yes, plan], **private)
+    yes.click(confirm, [plan, token], question, **private).then(**display)
+    no.click(lambda: gr.Column(visible=False), None, question, queue=False, **private)
+    for act in (cache_status, clear_models, optimize_cache):
+        gr.api(act, api_name=act.__name__)
+
+
+# --- The page -------------------------------------------------------------------------------------------------
+
+
+def build() -> gr.Blocks:
+    with gr.Blocks(title="Depthmap", analytics_enabled=False, delete_cache=(3600, KEPT_SECONDS)) as page:
+        gr.Markdown("# Depthmap\nHow near is everything in a photo? Bright is near, dark is far.")
+        with gr.Tab("Inference") as inference:
+            inference_tab(page, inference)
+        with gr.Tab("Model Cache") as cache:
+            cache_tab(page, cache, [inference])
+    # api_open=False: direct calls would go past the queue and its limits
+    return page.queue(api_open=False, max_size=32, default_concurrency_limit=4)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Serve until interrupted."""
+    options = read_options(argv)
+    local = access.is_loopback(options.host or os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"))
+    shared = bool(options.share or os.environ.get("GRADIO_SHARE", "").lower() == "true")
+    routes = rest.routes(ACTIONS, loopback_bound=local, shared=shared, save_png16=render.save_png16,
+                         depth=lambda path, model: estimator.shared(model or DEFAULT).predict(path))
+    try:
+        demo.launch(server_name=options.host, server_port=options.port, share=shared, mcp_server=options.mcp,
+                    prevent_thread_lock=True, run_history=False, theme=THEME, app_kwargs={"routes": routes},
+                    max_file_size=WEIGHTS_LIMIT if local and not shared else PHOTO_LIMIT,
+                    ssr_mode=False)  # its front proxy would answer our REST paths with the page
+    except OSError as error:  # the port is taken or the address is not ours
+        sys.exit(f"Cannot serve: {error}")
+    threading.Thread(target=warm_up, daemon=True).start()
+    demo.block_thread()
+
+
+def warm_up() -> None:
+    """Load the default model, so that the first visitor does not wait for it."""
+    with in_words():
+        estimator.shared(DEFAULT).predict(np.zeros((64, 64, 3), np.float32))
+
+
+demo = build()
+
+if __name__ == "__main__":
+    main()
