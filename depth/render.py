@@ -110,6 +110,15 @@ def checked(values: ArrayLike) -> np.ndarray:
     return depth
 
 
+def matching(rgb: np.ndarray, values: ArrayLike) -> np.ndarray:
+    """The values, checked, of a map that belongs to this `H×W×3` picture; UsageError if sizes differ."""
+    depth = checked(values)
+    if rgb.shape != (*depth.shape, 3):
+        raise UsageError("The picture and its depth map differ in size.", expected="×".join(map(str, depth.shape)),
+                         got="×".join(map(str, rgb.shape[:2])))
+    return depth
+
+
 def save_png16(path: str | Path, values: ArrayLike, model: str = "") -> Path:
     """Grey 16-bit PNG: minimum 0, maximum 65535, near is bright; a constant map is all zeros.
 
@@ -126,6 +135,11 @@ def save_png(path: str | Path, values: ArrayLike, colormap: str = "inferno", inv
              bounds: tuple[float, float] | None = None) -> Path:
     """Coloured 8-bit PNG, see `colorize`."""
     return _save_png(path, colorize(values, colormap, invert, bounds), {"colormap": colormap})
+
+
+def save_picture(path: str | Path, pixels: np.ndarray) -> Path:
+    """Any uint8 `H×W×3` picture (normals, stereo) as PNG."""
+    return _save_png(path, pixels, {})
 
 
 def save_npy(path: str | Path, values: ArrayLike) -> Path:
