@@ -159,7 +159,8 @@ class Movie:
 
     def _add_sound(self, sound: av.AudioStream) -> None:
         self._recode = sound.codec_context.name not in KEPT_SOUND
-        self._sound = (self._container.add_stream("aac", rate=48_000) if self._recode
+        layout = "mono" if sound.codec_context.channels == 1 else "stereo"
+        self._sound = (self._container.add_stream("aac", rate=48_000, layout=layout) if self._recode
                        else self._container.add_stream_from_template(sound))
 
     def show(self, rgb: np.ndarray, time: Fraction) -> None:
