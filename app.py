@@ -197,7 +197,7 @@ def model_choices() -> list[tuple[str, str]]:
 def example_photos() -> list[str]:
     """Photos that come with gradio; none if a later version moves them."""
     folder = Path(gr.__file__).parent / "media_assets" / "images"
-    return [str(folder / name) for name in ("lion.jpg", "tower.jpg", "cheetah1.jpg", "groot.jpeg")
+    return [str(folder / name) for name in ("lion.jpg", "tower.jpg", "cheetah1.jpg")
             if (folder / name).is_file()]
 
 
@@ -219,9 +219,9 @@ def inference_tab(page: gr.Blocks, tab: gr.Tab) -> None:
                 colormap = gr.Dropdown(list(render.COLORMAPS), value=render.COLORMAPS[0], label="Colours",
                                        elem_id="colormap")
                 with gr.Row():
-                    png16 = gr.DownloadButton("16-bit PNG", size="md", min_width=90, elem_id="png16")
-                    npy = gr.DownloadButton("Float .npy", size="md", min_width=90, elem_id="npy")
-                    coloured = gr.DownloadButton("Coloured", size="md", min_width=90, elem_id="coloured")
+                    png16 = gr.DownloadButton("16-bit PNG", size="sm", min_width=90, elem_id="png16")
+                    npy = gr.DownloadButton("Float .npy", size="sm", min_width=90, elem_id="npy")
+                    coloured = gr.DownloadButton("Coloured", size="sm", min_width=90, elem_id="coloured")
                 with gr.Accordion("Details", open=False):
                     done = gr.JSON(show_label=False, label="facts")
     kept, photo = gr.State(), gr.State()
@@ -249,15 +249,25 @@ def reach() -> dict[str, bool]:
     return {"loopback_bound": access.is_loopback(getattr(demo, "server_name", "")), "shared": bool(demo.share)}
 
 
+def told(record: object) -> dict:
+    """A record as JSON. Its paths are called `file`: Gradio's clients would try to fetch a `path`."""
+    def renamed(value):
+        if isinstance(value, dict):
+            return {"file" if key == "path" else key: renamed(one) for key, one in value.items()}
+        return [renamed(one) for one in value] if isinstance(value, list) else value
+
+    return renamed(to_json(record))
+
+
 @in_words()
 def cache_status() -> dict:
     """Say what is cached, where and how large, how the cache is doing, and which jobs there are."""
-    return to_json({"status": ACTIONS.manager.status(), "health": ACTIONS.manager.health(),
+    return told({"status": ACTIONS.manager.status(), "health": ACTIONS.manager.health(),
                     "jobs": ACTIONS.jobs.list()})
 
 
 @in_words()
-def download_model(model: str, token: str, request: gr.Request) -> dict:
+def download_model(model: str, request: gr.Request, token: str = "") -> dict:
     """Download a model, check it and make its formats. Returns the job; /cache_status shows how far it is.
 
     Args:
@@ -265,11 +275,11 @@ def download_model(model: str, token: str, request: gr.Request) -> dict:
         token: The admin token, where the server asks for one.
     """
     allow(request, token)
-    return to_json(ACTIONS.download(model))
+    return told(ACTIONS.download(model))
 
 
 @in_words()
-def verify_model(model: str, token: str, request: gr.Request) -> dict:
+def verify_model(model: str, request: gr.Request, token: str = "") -> dict:
     """Compare every cached file of a model with its digest. Returns the job.
 
     Args:
@@ -277,11 +287,11 @@ def verify_model(model: str, token: str, request: gr.Request) -> dict:
         token: The admin token, where the server asks for one.
     """
     allow(request, token)
-    return to_json(ACTIONS.verify([model]))
+    return told(ACTIONS.verify([model]))
 
 
 @in_words()
-def repair_model(model: str, token: str, request: gr.Request) -> dict:
+def repair_model(model: str, request: gr.Request, token: str = "") -> dict:
     """Check the files of a model and make again what is damaged or missing. Returns the job.
 
     Args:
@@ -295,11 +305,11 @@ def repair_model(model: str, token: str, request: gr.Request) -> dict:
         cache.verify([name], progress=progress, cancel=cancel)
         return cache.download(name, progress=progress, cancel=cancel)
 
-    return to_json(ACTIONS.jobs.start("repair", name, repair))
+    return told(ACTIONS.jobs.start("repair", name, repair))
 
 
 @in_words()
-def convert_model(model: str, format: str, token: str, request: gr.Request) -> dict:
+def convert_model(model: str, format: str, request: gr.Request, token: str = "") -> dict:
     """Make one more format of a cached model. Returns the job.
 
     Args:
@@ -308,11 +318,11 @@ def convert_model(model: str, format: str, token: str, request: gr.Request) -> d
         token: The admin token, where the server asks for one.
     """
     allow(request, token)
-    return to_json(ACTIONS.convert(model, format))
+    return told(ACTIONS.convert(model, format))
 
 
 @in_words()
-def export_model(model: str, format: str, precision: str, token: str, request: gr.Request) -> str:
+def export_model(model: str, format: str, precision: str, request: gr.Request, token: str = "") -> str:
     """Write a self-contained weight file of a cached model and hand it over.
 
     Args:
@@ -330,7 +340,7 @@ def export_model(model: str, format: str, precision: str, token: str, request: g
 
 
 @in_words()
-def import_model(file: str | None, model: str, token: str, request: gr.Request) -> dict:
+def import_model(file: str | None, model: str, request: gr.Request, token: str = "") -> dict:
     """Take a weight file into the cache, after checking that it is harmless and fits the model.
 
     Args:
@@ -341,11 +351,11 @@ def import_model(file: str | None, model: str, token: str, request: gr.Request) 
     allow(request, token)
     if not file:
         raise UsageError("There is no file yet.", next_step="Choose a weight file first.")
-    return to_json(outcome(ACTIONS.import_(Path(file), model or None)))
+    return told(outcome(ACTIONS.import_(Path(file), model or None)))
 
 
 @in_words()
-def clear_models(model: str, confirm: bool, token: str, request: gr.Request) -> dict:
+def clear_models(model: str, confirm: bool, request: gr.Request, token: str = "") -> dict:
     """Remove a model, or all, from the cache. Without `confirm` nothing is deleted and the plan is returned.
 
     Args:
@@ -354,11 +364,11 @@ def clear_models(model: str, confirm: bool, token: str, request: gr.Request) -> 
         token: The admin token, where the server asks for one.
     """
     allow(request, token)
-    return to_json(ACTIONS.clear(None if model == "all" else ACTIONS.manager.find(model).name, dry_run=not confirm))
+    return told(ACTIONS.clear(None if model == "all" else ACTIONS.manager.find(model).name, dry_run=not confirm))
 
 
 @in_words()
-def optimize_cache(confirm: bool, token: str, request: gr.Request) -> dict:
+def optimize_cache(confirm: bool, request: gr.Request, token: str = "") -> dict:
     """Remove leftovers, repair, and keep the quota. Without `confirm` nothing is done and the plan is returned.
 
     Args:
@@ -366,18 +376,18 @@ def optimize_cache(confirm: bool, token: str, request: gr.Request) -> dict:
         token: The admin token, where the server asks for one.
     """
     allow(request, token)
-    return to_json(ACTIONS.optimize(dry_run=not confirm))
+    return told(ACTIONS.optimize(dry_run=not confirm))
 
 
 @in_words()
-def stop_jobs(token: str, request: gr.Request) -> dict:
+def stop_jobs(request: gr.Request, token: str = "") -> dict:
     """Stop whatever the cache is doing. What was downloaded so far is kept for the next try.
 
     Args:
         token: The admin token, where the server asks for one.
     """
     allow(request, token)
-    return to_json({"stopped": [ACTIONS.jobs.cancel(job.id) for job in ACTIONS.jobs.list() if job.is_active()]})
+    return told({"stopped": [ACTIONS.jobs.cancel(job.id) for job in ACTIONS.jobs.list() if job.is_active()]})
 
 
 def outcome(job: Job) -> object:
@@ -461,7 +471,7 @@ def permissions(request: gr.Request) -> tuple:
 
 
 @in_words()
-def ask(plan: Callable[..., Plan], kind: str, token: str, request: gr.Request) -> tuple:
+def ask(plan: Callable[..., Plan], kind: str, request: gr.Request, token: str) -> tuple:
     """Show what would be done and how many bytes it frees, with the button that does it."""
     allow(request, token)
     planned = plan(dry_run=True)
@@ -471,20 +481,23 @@ def ask(plan: Callable[..., Plan], kind: str, token: str, request: gr.Request) -
             gr.Button(f"Do it: free {report.size(planned.frees)}"), (kind, planned))
 
 
-def ask_clear(model: str, token: str, request: gr.Request) -> tuple:
-    return ask(lambda dry_run: ACTIONS.clear(ACTIONS.manager.find(model).name, dry_run=dry_run), "clear", token, request)
+def ask_clear(model: str, request: gr.Request, token: str = "") -> tuple:
+    def plan(dry_run: bool) -> Plan:
+        return ACTIONS.clear(ACTIONS.manager.find(model).name, dry_run=dry_run)
+
+    return ask(plan, "clear", request, token)
 
 
-def ask_clear_all(token: str, request: gr.Request) -> tuple:
-    return ask(ACTIONS.clear, "clear", token, request)
+def ask_clear_all(request: gr.Request, token: str = "") -> tuple:
+    return ask(ACTIONS.clear, "clear", request, token)
 
 
-def ask_optimize(token: str, request: gr.Request) -> tuple:
-    return ask(ACTIONS.optimize, "optimize", token, request)
+def ask_optimize(request: gr.Request, token: str = "") -> tuple:
+    return ask(ACTIONS.optimize, "optimize", request, token)
 
 
 @in_words()
-def confirm(question: tuple[str, Plan], token: str, request: gr.Request) -> gr.Column:
+def confirm(question: tuple[str, Plan], request: gr.Request, token: str = "") -> gr.Column:
     """Do exactly the plan that was shown."""
     allow(request, token)
     kind, plan = question
@@ -501,7 +514,7 @@ def cache_tab(page: gr.Blocks, tab: gr.Tab, others: list[gr.Tab]) -> None:
                          elem_id="inventory")
     work = gr.HTML(elem_id="running")
     note = gr.Markdown(visible=False, elem_id="note")
-    token = gr.Textbox(label="Admin token", type="password", visible=False, elem_id="token")
+    token = gr.Textbox("", label="Admin token", type="password", visible=False, elem_id="token")
     with gr.Column() as controls:
         model = gr.Dropdown(names, label="Model", elem_id="cache-model")
         with gr.Row():
@@ -528,7 +541,8 @@ def cache_tab(page: gr.Blocks, tab: gr.Tab, others: list[gr.Tab]) -> None:
     with gr.Accordion("Event log", open=False):
         events = gr.Textbox(show_label=False, lines=8, max_lines=8, interactive=False, elem_id="events")
 
-    timer, answer, plan, shown = gr.Timer(1.5, active=False), gr.JSON(visible=False), gr.State(), gr.State()
+    timer, answer = gr.Timer(1.5, active=False), gr.JSON(visible=False, label="answer")
+    plan, shown = gr.State(), gr.State()
     private = {"api_visibility": "private", "show_progress": "hidden"}
     display = {"fn": refresh, "inputs": shown, "outputs": [about, table, work, events, shown], "queue": False} | private
     timer.tick(**display)
@@ -538,10 +552,12 @@ def cache_tab(page: gr.Blocks, tab: gr.Tab, others: list[gr.Tab]) -> None:
     page.load(permissions, None, [note, token, controls], queue=False, **private)
     for button, act, inputs in ((download, download_model, [model, token]), (verify, verify_model, [model, token]),
                                 (repair, repair_model, [model, token]), (stop, stop_jobs, [token]),
-                                (convert, convert_model, [model, format, token]),
-                                (bring, import_model, [upload, target, token])):
-        button.click(act, inputs, answer, api_name=act.__name__, show_progress="hidden").then(**display)
-    export.click(export_model, [model, format, precision, token], exported, api_name="export_model",
+                                (convert, convert_model, [model, format, token])):
+        button.click(act, inputs, answer, api_name=act.__name__, preprocess=False, show_progress="hidden",
+                     ).then(**display)
+    bring.click(import_model, [upload, target, token], answer, api_name="import_model", show_progress_on=upload,
+                ).then(**display)
+    export.click(export_model, [model, format, precision, token], exported, api_name="export_model", preprocess=False,
                  ).success(lambda: gr.File(visible=True), None, exported, **private)
     for button, act, inputs in ((clear, ask_clear, [model, token]), (clear_all, ask_clear_all, [token]),
                                 (optimize, ask_optimize, [token])):
