@@ -208,7 +208,8 @@ def _tensors(model: Model, weights: str | Path | None, cache: ModelManager | Non
     from cache.formats import read
 
     path = Path(weights) if weights is not None else BUNDLED / model.bundled
-    return read(path), path.name if weights is not None else "bundled"
+    tensors, _ = read(path)
+    return tensors, path.name if weights is not None else "bundled"
 
 
 def _network(model: Model, tensors: dict[str, torch.Tensor], where: str) -> torch.nn.Module:
