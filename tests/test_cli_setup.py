@@ -1,0 +1,130 @@
+"""setup_models.py: asked and unasked, on a real cache filled from a local Hub."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from depth.models import MODELS
+from scripts import setup_models
+from scripts.setup_models import chosen
+from tests import faces
+from tests.hub_server import ALWAYS, Fault, HubServer
+from tests.test_cli_manage import Terminal
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def hub():
+    with HubServer() as server:
+        yield server
+
+
+@pytest.fixture
+def manager(hub, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    faces.online(monkeypatch, hub)
+    return faces.make_manager(hub, tmp_path / "models")
+
+
+def run(manager, *words):
+    return setup_models.main(list(words), manager=manager)
+
+
+def answer(manager, capsys, *words):
+    code = run(manager, *words, "--yes", "--json")
+    return code, json.loads(capsys.readouterr().out)
+
+
+def typed(monkeypatch, text):
+    monkeypatch.setattr("sys.stdin", Terminal(text))
+
+
+def test_unasked_sets_up_all_formats(manager, capsys):
+    code, told = answer(manager, capsys, "--models", "DPT_Large", "MiDaS_small", "--formats", "pt,h5,pkl")
+    assert (code, told["ok"], [model["formats"] for model in told["models"]]) == (0, True, [["pt", "h5", "pkl"]] * 2)
+
+
+def test_second_run_downloads_nothing(manager, hub, capsys):
+    run(manager, "--models", "DPT_Large", "--yes")
+    before = hub.count("GET")
+    assert (run(manager, "--models", "DPT_Large", "--yes"), hub.count("GET")) == (0, before)
+
+
+def test_bundled_model_needs_nothing(manager, hub, capsys):
+    code, told = answer(manager, capsys, "--models", "Tiny")
+    assert (code, told["ok"], hub.log) == (0, True, [])
+
+
+def test_one_failure_is_1_and_the_others_are_set_up(manager, hub, capsys):
+    hub.files = {path: file for path, file in hub.files.items() if "DPT_Large" not in path}
+    code, told = answer(manager, capsys, "--models", "DPT_Large", "MiDaS_small")
+    assert (code, [model["ok"] for model in told["models"]]) == (1, [False, True])
+
+
+def test_wrong_bytes_are_a_failure_with_its_code(manager, hub, capsys):
+    hub.break_next(Fault("flip", after=5000, times=ALWAYS))
+    code, told = answer(manager, capsys, "--models", "DPT_Large")
+    assert (code, told["models"][0]["ok"]) == (1, False)
+
+
+def test_interrupted_download_is_resumed(manager, hub, capsys):
+    hub.break_next(Fault("fin", after=20_000))
+    assert run(manager, "--models", "DPT_Large", "--yes") == 0
+
+
+def test_asked_by_number_and_yes(manager, monkeypatch, capsys):
+    typed(monkeypatch, "2\ny\n")
+    assert run(manager) == 0
+    assert [entry.name for entry in manager.info().entries] == ["DPT_Large"]
+
+
+def test_asked_shows_table_disk_and_next_steps(manager, monkeypatch, capsys):
+    typed(monkeypatch, "DPT_Large\ny\n")
+    run(manager)
+    text = capsys.readouterr().out
+    assert all(word in text for word in ("0.1082", " free", "to download", "Next:", "python app.py"))
+
+
+def test_asked_again_after_a_wrong_name(manager, monkeypatch, capsys):
+    typed(monkeypatch, "DPT_Larg\n99\n5\ny\n")
+    assert run(manager) == 0
+    assert [entry.name for entry in manager.info().entries] == ["MiDaS_small"]
+
+
+@pytest.mark.parametrize("text", ["\n", "", "2\nn\n", "2\n"])
+def test_no_answer_changes_nothing(manager, hub, monkeypatch, capsys, text):
+    typed(monkeypatch, text)
+    assert (run(manager), hub.log) == (0, [])
+
+
+@pytest.mark.parametrize("words", [
+    pytest.param([], id="nobody to ask"),
+    pytest.param(["--models", "DPT_Large"], id="nobody to confirm"),
+    pytest.param(["--yes"], id="no models"),
+    pytest.param(["--models", "DPT_Large", "--json"], id="json without yes"),
+    pytest.param(["--models", "DPT_Larg", "--yes"], id="unknown model"),
+    pytest.param(["--models", "99", "--yes"], id="unknown number"),
+    pytest.param(["--models", "DPT_Large", "--yes", "--formats", "onnx"], id="unknown format"),
+    pytest.param(["--nonsense"], id="unknown option"),
+])
+def test_usage_mistakes_are_2_and_touch_no_network(manager, hub, words, capsys):
+    assert (run(manager, *words), hub.log) == (2, [])
+
+
+def test_without_a_terminal_it_ends_instead_of_waiting(tmp_path):
+    done = subprocess.run([sys.executable, str(ROOT / "scripts" / "setup_models.py"), "--models", "DPT_Large"],
+                          stdin=subprocess.DEVNULL, capture_output=True, text=True, cwd=tmp_path, timeout=faces.PATIENCE)
+    assert (done.returncode, "--yes" in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("words, names", [
+    (["all"], [model.name for model in MODELS]),
+    (["2-3", "dpt_large", "2"], ["DPT_Large", "DPT_Hybrid"]),
+    (["midas_v21_small_256"], ["MiDaS_small"]),
+])
+def test_choice(words, names):
+    assert [row.name for row in chosen(words)] == names
