@@ -16,6 +16,8 @@ def photograph(colour: np.ndarray, depth: np.ndarray, rng: np.random.Generator) 
     picture = develop(picture, rng)
     if rng.random() < 0.2:
         picture = defocus(picture, depth, rng)
+    elif rng.random() < 0.07:
+        picture = panned(picture, depth, rng)
     elif rng.random() < 0.4:
         picture = blurred(picture, rng.uniform(0.3, 1.2))
     if rng.random() < 0.6:
@@ -59,6 +61,18 @@ def defocus(picture: np.ndarray, depth: np.ndarray, rng: np.random.Generator) ->
     strong = blurred(picture, rng.uniform(2, 7))
     soft = blurred(picture, 1.2)
     return np.where(away < 0.5, picture * (1 - 2 * away) + soft * 2 * away, soft * (2 - 2 * away) + strong * (2 * away - 1))
+
+
+def panned(picture: np.ndarray, depth: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Motion blur along the rows; when the camera follows the nearest thing, that one stays sharp."""
+    span = int(rng.integers(3, 40))
+    sums = np.cumsum(np.pad(picture, ((0, 0), (span, span), (0, 0)), "edge"), axis=1, dtype=np.float64)
+    smeared = ((sums[:, 2 * span :] - sums[:, : -2 * span]) / (2 * span)).astype(np.float32)
+    if rng.random() < 0.4:
+        return smeared
+    near = 1 / np.maximum(depth, 0.05) * (depth > 0)
+    away = np.clip(3 - 4 * near / (np.quantile(near, 0.97) + 1e-6), 0, 1)[..., None].astype(np.float32)
+    return picture * (1 - away) + smeared * away
 
 
 def compressed(picture: np.ndarray, quality: int) -> np.ndarray:

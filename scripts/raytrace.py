@@ -200,6 +200,33 @@ def _first(p, m, o, dx, dy, dz, start):
 
 
 @_jit
+def _bounds(p, origin, turn, focal, cx, cy, width, height):
+    """Columns and rows that a shape can cover: its corners projected, or everything if some lie behind the camera."""
+    left, right, top, bottom = float(width), 0.0, float(height), 0.0
+    behind = 0
+    wide = max(1.0, p[18]) if int(p[16]) == TUBE else 1.0
+    for corner in range(8):
+        a = (1.0 if corner & 1 else -1.0) * p[12] * p[12] * wide
+        b = (1.0 if corner & 2 else -1.0) * p[13] * p[13]
+        c = (1.0 if corner & 4 else -1.0) * p[14] * p[14] * wide
+        wx = p[9] - origin[0] + a * p[0] + b * p[3] + c * p[6]
+        wy = p[10] - origin[1] + a * p[1] + b * p[4] + c * p[7]
+        wz = p[11] - origin[2] + a * p[2] + b * p[5] + c * p[8]
+        z = turn[0, 2] * wx + turn[1, 2] * wy + turn[2, 2] * wz
+        if z < NEAR:
+            behind += 1
+            continue
+        u = cx + focal * (turn[0, 0] * wx + turn[1, 0] * wy + turn[2, 0] * wz) / z
+        v = cy - focal * (turn[0, 1] * wx + turn[1, 1] * wy + turn[2, 1] * wz) / z
+        left, right, top, bottom = min(left, u), max(right, u), min(top, v), max(bottom, v)
+    if behind == 8:
+        return 0, 0, 0, 0
+    if behind > 0:
+        return 0, width, 0, height
+    return max(0, int(left) - 1), min(width, int(right) + 2), max(0, int(top) - 1), min(height, int(bottom) + 2)
+
+
+@_jit
 def trace(shapes, materials, origin, turn, focal, height, width, ground):
     """z-depth in metres (H×W float32, FAR for sky) and shape number per pixel (-1 for sky).
 
@@ -214,18 +241,7 @@ def trace(shapes, materials, origin, turn, focal, height, width, ground):
         left, right, top, bottom = 0, width, 0, height
         kind = int(p[16])
         if kind < PLANE:
-            wx, wy, wz = p[9] - origin[0], p[10] - origin[1], p[11] - origin[2]
-            x = turn[0, 0] * wx + turn[1, 0] * wy + turn[2, 0] * wz
-            y = turn[0, 1] * wx + turn[1, 1] * wy + turn[2, 1] * wz
-            z = turn[0, 2] * wx + turn[1, 2] * wy + turn[2, 2] * wz
-            r = p[15]
-            if z < -r:
-                continue
-            if z > 1.5 * r:
-                s = focal * r / (z - r)
-                u, v, f = cx + focal * x / z, cy - focal * y / z, 1.0 + abs(x) / z + abs(y) / z
-                left, right = max(0, int(u - s * f)), min(width, int(u + s * f) + 2)
-                top, bottom = max(0, int(v - s * f)), min(height, int(v + s * f) + 2)
+            left, right, top, bottom = _bounds(p, origin, turn, focal, cx, cy, width, height)
         for i in range(top, bottom):
             b = (cy - i) / focal
             for j in range(left, right):

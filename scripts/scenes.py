@@ -121,7 +121,7 @@ def hsv(h: float, s: float, v: float) -> tuple[float, float, float]:
 def palette(s: Scene, hue=None, sat=None, value=None, spread=0.08):
     """Three related colours; without a hue, anything from grey through pastel to vivid."""
     h = s.rng.random() if hue is None else hue + s.rng.normal() * spread * 0.5
-    sat = s.rng.random() ** 2 if sat is None else sat * s.uniform(0.6, 1.3)
+    sat = s.rng.random() ** 2.5 * s.pick(0.5, 1.0) if sat is None else sat * s.uniform(0.6, 1.3)
     v = s.uniform(0.08, 1.0) if value is None else value * s.uniform(0.7, 1.2)
     wild = s.chance(0.15)
     step = 0.5 if wild else spread
@@ -164,7 +164,7 @@ def wall_paint(s: Scene):
 
 
 def flooring(s: Scene):
-    texture = s.pick(PLANKS, PLANKS, TILES, CHECKS, SPECKLE, PLAIN, CLOUDS, MARBLE, PICTURE)
+    texture = s.pick(PLANKS, PLANKS, TILES, CHECKS, SPECKLE, SPECKLE, PLAIN, PLAIN, CLOUDS, MARBLE, PICTURE if s.chance(0.4) else PLANKS)
     hue = s.pick(0.07, 0.08, 0.1, None)
     return s.material(texture, palette(s, hue, None if hue is None else 0.4), s.uniform(0.8, 6), spec=s.uniform(0, 0.5) if s.chance(0.4) else 0.0)
 
@@ -224,10 +224,36 @@ def bust(s: Scene, x, y, z, k=1.0) -> None:
     dark = s.material(PLAIN, palette(s, value=0.1), 3)
     for side in (-1, 1):
         s.put(BALL, at(side * 0.035, 0.083, 0.015), (0.016 * k, 0.009 * k, 0.012 * k), dark, turn)
-        s.rod(at(side * 0.2, 0, -0.3), at(side * s.uniform(0.22, 0.3), 0.05, -0.75), 0.07 * k, top)
+        elbow = at(side * s.uniform(0.22, 0.3), 0.05, -0.75)
+        s.rod(at(side * 0.2, 0, -0.3), elbow, 0.07 * k, top)
+        s.rod(elbow, at(side * s.uniform(0.0, 0.35), s.uniform(0, 0.35), s.uniform(-1.2, -0.4)), 0.05 * k, s.pick(flesh, top))
     s.rod(at(0, -0.02, -0.05), at(0, -0.02, -0.22), 0.055 * k, flesh)
     s.put(BALL, at(0, -0.02, -0.33), (0.23 * k, 0.14 * k, 0.12 * k), top, turn)
-    s.put(BALL, at(0, -0.02, -0.62), (0.2 * k, 0.38 * k, 0.13 * k), top, turn)
+    s.put(TUBE, at(0, -0.02, -0.85), (0.2 * k, 0.53 * k, 0.12 * k), top, turn, 1.05)
+
+
+def creature(s: Scene, x, y, z, k=1.0) -> None:
+    """The head of an animal or of something stranger, with its neck and body behind; k = 1 is a man's size."""
+    texture = s.pick(STRANDS, SPOTS, SPOTS, CLOUDS, SPECKLE, PLANKS, MARBLE, PLAIN)
+    fur = s.material(texture, palette(s, s.pick(0.08, 0.1, 0.06, None), s.uniform(0, 0.6), s.uniform(0.15, 0.95)), s.uniform(5, 30) / k, 0.0, s.uniform(0, 0.8))
+    pale, dark = s.material(PLAIN, palette(s, 0.09, 0.2, 0.9), 5), s.material(PLAIN, palette(s, value=0.08), 5, 0.5)
+    turn = turn_y(math.pi + s.uniform(-0.9, 0.9))
+
+    def at(a, h, b):
+        return [(x, y, z)[i] + k * (a * turn[0][i] + h * turn[1][i] + b * turn[2][i]) for i in range(3)]
+
+    w, tall, snout = s.uniform(0.09, 0.14), s.uniform(0.1, 0.16), s.uniform(0.02, 0.14)
+    s.put(BALL, at(0, 0, 0), (w * k, tall * k, 0.12 * k), fur, turn)
+    s.put(BALL, at(0, -0.04, 0.07 + snout * 0.5), (w * 0.55 * k, 0.06 * k, (0.06 + snout * 0.5) * k), s.pick(fur, pale), turn)
+    s.put(BALL, at(0, -0.02, 0.12 + snout), (0.025 * k, 0.018 * k, 0.018 * k), dark, turn)
+    for side in (-1, 1):
+        s.put(BALL, at(side * w * 0.5, 0.03, 0.105), (0.018 * k, 0.014 * k, 0.015 * k), dark, turn)
+        s.put(BALL, at(side * w * 0.85, tall * 0.8, -0.02), (0.045 * k, s.uniform(0.03, 0.1) * k, 0.02 * k), fur, turn)
+    if s.chance(0.4):
+        mane = s.material(STRANDS, palette(s, 0.07, 0.6, s.uniform(0.2, 0.8)), s.uniform(4, 10) / k, 0.0, 0.6)
+        s.put(BALL, at(0, -0.02, -0.08), (w * 1.7 * k, tall * 1.6 * k, 0.12 * k), mane, turn)
+    s.rod(at(0, -0.05, -0.05), at(0, -0.45, -0.25), s.uniform(0.08, 0.13) * k, fur, 1.4)
+    s.put(BALL, at(s.uniform(-0.1, 0.1), -0.6, -0.4), (s.uniform(0.2, 0.32) * k, 0.32 * k, s.uniform(0.3, 0.7) * k), s.pick(fur, fur, cloth(s)), turn)
 
 
 def animal(s: Scene, x, y, z, k=1.0, yaw=None) -> None:
@@ -628,8 +654,8 @@ def wall_piece(s: Scene, x, z, yaw, h) -> None:
 def furnish(s: Scene, w, h, d) -> None:
     if s.chance(0.35):  # rug
         s.box(s.uniform(-w / 4, w / 4), 0, s.uniform(1.2, d * 0.8), s.uniform(1, 2.5), 0.02, s.uniform(1, 2), anything(s), s.uniform(-0.3, 0.3), casts=False)
-    for _ in range(int(s.rng.integers(2, 8))):
-        if len(s.shapes) > 140:
+    for _ in range(int(s.rng.integers(3, 11))):
+        if len(s.shapes) > 150:
             break
         piece(s, w, h, d)
     floor_things(s, -w * 0.4, w * 0.4, 0.9, d - 0.3, int(s.rng.integers(0, 4)))
@@ -702,6 +728,8 @@ def corridor(s: Scene) -> None:
             for x in (-w * 0.36, w * 0.36):
                 s.tube(x, 0, 1.8 + n * s.uniform(1.9, 2.2), r, h, m)
     floor_things(s, -w * 0.4, w * 0.4, 1.5, d - 0.5, int(s.rng.integers(0, 6)))
+    if s.chance(0.35):
+        stairs(s, s.uniform(-0.3, 0.3) * w, s.uniform(1.5, 4), s.uniform(0.4, 1) * w, int(s.rng.integers(4, 16)))
     for _ in range(int(s.rng.integers(0, 4))):
         person(s, s.uniform(-w * 0.35, w * 0.35), 0, s.uniform(1.5, d - 0.5))
     indoor_light(s, w, h, 0.5, d * 0.7)
@@ -747,7 +775,12 @@ def portrait(s: Scene) -> None:
         s.box(0, -1, s.uniform(1.3, 4), 30, 20, 0.1, wall_paint(s), casts=False)
         indoor_light(s, 3, 2.6, 0, 2)
     z = s.uniform(0.55, 1.6)
-    if s.chance(0.6):
+    if s.chance(0.35):
+        creature(s, s.rng.normal() * 0.1, 1.5, z * 0.8, s.uniform(0.8, 1.8))
+        if s.chance(0.3):
+            creature(s, s.pick(-1, 1) * s.uniform(0.35, 0.7), 1.5 + s.uniform(-0.2, 0.1), z * s.uniform(1.2, 2))
+        s.eye, s.pitch = (0, 1.5 + s.rng.normal() * 0.08, 0), s.rng.normal() * 0.08 - 0.05
+    elif s.chance(0.6):
         bust(s, s.rng.normal() * 0.12, 1.5 + s.uniform(-0.1, 0.05), z)
         if s.chance(0.3):
             bust(s, s.pick(-1, 1) * s.uniform(0.35, 0.6), 1.5 + s.uniform(-0.2, 0.1), z * s.uniform(0.9, 1.8))
@@ -774,7 +807,7 @@ def house(s: Scene, x, z, w, h, d, yaw=0.0) -> None:
         c, q = math.cos(yaw), math.sin(yaw)
         k = math.sqrt(0.5)
         roof = s.material(s.pick(TILES, STRIPES, PLAIN), palette(s, 0.03, 0.5, 0.5), 3)
-        s.put(BOX, (x, h, z), (r, r, d * 0.52), roof, ((k * c, k, -k * q), (-k * c, k, k * q), (q, 0, c)))
+        s.put(BOX, (x, h, z), (r, r, d * 0.499), roof, ((k * c, k, -k * q), (-k * c, k, k * q), (q, 0, c)))
     for _ in range(int(s.rng.integers(0, 4))):  # balconies, signs, porches
         a = s.uniform(-0.4, 0.4) * d
         c, q = math.cos(yaw), math.sin(yaw)
@@ -804,6 +837,10 @@ def street(s: Scene) -> None:
         car(s, side * s.uniform(0.35, 0.8) * half, 0, math.exp(s.uniform(1.4, 3.9)), s.pick(0, math.pi) + s.rng.normal() * 0.05)
     for _ in range(int(s.rng.integers(0, 7))):
         person(s, s.pick(-1, 1) * (half + s.uniform(-1.5, pavement)), 0, math.exp(s.uniform(0.8, 3.3)))
+    if s.chance(0.12):
+        stairs(s, s.uniform(-0.5, 0.5) * half, s.uniform(3, 9), s.uniform(2, 8), int(s.rng.integers(4, 14)))
+    if s.chance(0.12):
+        branches(s)
     if s.chance(0.6):
         m, gap = s.material(PLAIN, palette(s, sat=0.1)), s.uniform(5, 14)
         for n in range(6):
@@ -875,6 +912,12 @@ def wildlife(s: Scene) -> None:
         animal(s, x, float(raytrace.height_at(x, z, s.ground)), z, s.uniform(0.8, 1.6))
     for _ in range(int(s.rng.integers(0, 5))):
         tuft(s, s.rng.normal() * 0.8, 0, s.uniform(0.8, 3), s.uniform(0.15, 0.5))
+    if s.chance(0.3):  # lying or standing on a rock
+        k, z = s.uniform(0.4, 1.2), s.uniform(1.6, 4)
+        x = s.rng.normal() * 0.3
+        stone = s.material(s.pick(CLOUDS, SPECKLE, MARBLE), palette(s, s.pick(0.06, 0.08, 0.6), 0.2), 2, 0, 0.7)
+        s.put(BALL, (x, 0, z), (k * 1.7, k * 0.8, k), stone, turn_y(s.rng.normal() * 0.4))
+        animal(s, x, k * 0.62, z + s.uniform(-0.2, 0.3), s.uniform(0.7, 1.2))
     s.eye, s.pitch, s.view = (0, s.uniform(0.5, 1.4), 0), s.rng.normal() * 0.08 - 0.08, s.uniform(28, 55)
 
 
@@ -902,6 +945,38 @@ def landmark(s: Scene) -> None:
         for a in (-0.2, 0.2):
             s.box(x + a * h, 0, z - h * 0.2, h * 0.08, h * s.uniform(0.6, 1.1), h * 0.08, m)
     s.eye, s.pitch, s.view = (0, 1.6, 0), s.uniform(0.0, 0.3), s.uniform(45, 75)
+    if s.chance(0.4):  # only the upper part before the sky
+        s.pitch, s.view = math.atan2(h * s.uniform(0.5, 0.8), z), s.uniform(28, 55)
+    if s.chance(0.35):
+        branches(s)
+
+
+def branches(s: Scene) -> None:
+    """Twigs or leaves of a near tree that hang into the upper part of the picture."""
+    bark, green = s.material(CLOUDS, palette(s, 0.08, 0.3, 0.25), 4), leaf(s)
+    up, side, z = math.tan(s.pitch + 0.3), s.pick(-1, 1), s.uniform(2.5, 6)
+    for _ in range(int(s.rng.integers(3, 12))):
+        a = (side * z * s.uniform(0.5, 0.7), 1.6 + z * (up + s.uniform(-0.1, 0.3)), z)
+        b = (side * z * s.uniform(0.0, 0.4), 1.6 + z * (up + s.uniform(-0.35, 0.2)), z * s.uniform(0.8, 1.2))
+        s.rod(a, b, s.uniform(0.01, 0.04), bark, 0.4)
+        if s.chance(0.5):
+            s.ball(*b, *(s.uniform(0.1, 0.5) for _ in range(3)), green)
+
+
+def stairs(s: Scene, x, z, w, count, yaw=0.0) -> None:
+    """Steps that rise away from the camera."""
+    m, rise, run = s.pick(flooring(s), wood(s), wall_paint(s)), s.uniform(0.13, 0.2), s.uniform(0.25, 0.35)
+    c, q = math.cos(yaw), math.sin(yaw)
+    for n in range(count):
+        s.box(x + n * run * q, 0, z + n * run * c, w, (n + 1) * rise, run, m, yaw)
+    if s.chance(0.5):
+        rail = s.material()
+        for side in (-1, 1):
+            a = (x + side * w / 2 * c, 0.9, z - side * w / 2 * q)
+            b = (a[0] + count * run * q, 0.9 + count * rise, a[2] + count * run * c)
+            s.rod(a, b, 0.03, rail)
+            for k in range(0, count, 2):
+                s.tube(a[0] + k * run * q, 0, a[2] + k * run * c, 0.02, 0.9 + k * rise, rail)
 
 
 def jumble(s: Scene) -> None:

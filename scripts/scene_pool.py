@@ -1,0 +1,113 @@
+"""Rendered scenes on disk, growing while the training runs, and the pictures a training step draws from them."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from depth.models import find
+from scripts import scenes
+
+SIDE = 256
+HELD_OUT = 1_000_000_000  # seeds from here on are never trained on
+MEAN, STD = (torch.tensor(values).view(1, 3, 1, 1) for values in (find("Tiny").mean, find("Tiny").std))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Normalised pictures N×3×h×w, and inverse depth N×h×w in 1/m (0 where there is only sky), float32."""
+
+    pictures: torch.Tensor
+    inverse: torch.Tensor
+
+
+class Pool:
+    """Scenes `first` to `first + count` as memory-mapped arrays, filled in order by worker processes."""
+
+    def __init__(self, folder: Path, first: int, count: int, workers: int):
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self.first, self.count, self.workers = folder, first, count, workers
+        self.rgb = _mapped(folder / "rgb.u8", np.uint8, (count, SIDE, SIDE, 3))
+        self.inverse = _mapped(folder / "inverse.f16", np.float16, (count, SIDE, SIDE))
+        self.done = _mapped(folder / f"done{workers}.i64", np.int64, (workers,))
+
+    def start(self) -> list[multiprocessing.Process]:
+        """Render what is missing in background processes, which end with this one."""
+        context = multiprocessing.get_context("spawn")
+        arguments = (self.folder, self.first, self.count, self.workers)
+        crew = [context.Process(target=_fill, args=(*arguments, k), daemon=True) for k in range(self.workers)]
+        for worker in crew:
+            worker.start()
+        return crew
+
+    def wait(self, ready: int) -> None:
+        """Return when the first `ready` scenes are there."""
+        while any(self.done[k] * self.workers + k < ready for k in range(self.workers)):
+            time.sleep(0.2)
+
+
+def _mapped(path: Path, kind, shape) -> np.memmap:
+    return np.memmap(path, kind, "r+" if path.exists() else "w+", shape=shape)
+
+
+def _fill(folder: Path, first: int, count: int, workers: int, k: int) -> None:
+    """Worker k renders scenes k, k + workers, ... and counts them."""
+    os.nice(1)
+    pool = Pool(folder, first, count, workers)
+    for n in range(k + int(pool.done[k]) * workers, count, workers):
+        picture = scenes.render(first + n, SIDE, SIDE)
+        pool.rgb[n] = picture.rgb
+        pool.inverse[n] = inverse_depth(picture.depth)
+        pool.done[k] += 1
+    pool.done[k] = count  # nothing more to wait for
+
+
+def inverse_depth(depth: np.ndarray) -> np.ndarray:
+    """1/m, float32, 0 for sky."""
+    return np.where(depth > 0, 1 / np.maximum(depth, 1e-2), 0).astype(np.float32)
+
+
+def draw(pool: Pool, rng: np.random.Generator, ready: int, size: int, shape: tuple[int, int]) -> Batch:
+    """`size` random crops of one random scale from the first `ready` scenes, spoilt further."""
+    h, w = shape
+    zoom = rng.uniform(1, SIDE / max(shape)) if max(shape) < SIDE else rng.uniform(0.75, 1)
+    high, wide = min(SIDE, round(h * zoom)), min(SIDE, round(w * zoom))
+    rgb = np.empty((size, high, wide, 3), np.uint8)
+    inverse = np.empty((size, high, wide), np.float32)
+    for k, n in enumerate(rng.integers(0, ready, size)):
+        top, left = rng.integers(0, SIDE - high + 1), rng.integers(0, SIDE - wide + 1)
+        flip = -1 if rng.random() < 0.5 else 1
+        rgb[k] = pool.rgb[n, top : top + high, left : left + wide][:, ::flip]
+        inverse[k] = pool.inverse[n, top : top + high, left : left + wide][:, ::flip]
+    pictures = torch.from_numpy(rgb).permute(0, 3, 1, 2).float() / 255
+    smooth = rng.random() < 0.5  # photos reach the network both smoothed and aliased
+    pictures = torch.nn.functional.interpolate(pictures, shape, mode="bilinear", antialias=smooth)
+    target = torch.nn.functional.interpolate(torch.from_numpy(inverse)[:, None], shape, mode="nearest")[:, 0]
+    return Batch((recolour(pictures, rng) - MEAN) / STD, target)
+
+
+def recolour(pictures: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    """Another light, contrast, hue and saturation for each picture, sometimes grey; N×3×h×w in about 0..1."""
+    n = len(pictures)
+    grey = np.full((3, 3), 1 / 3)
+    matrices = np.empty((n, 3, 3), np.float32)
+    for k in range(n):
+        keep = 0.0 if rng.random() < 0.1 else rng.uniform(0.4, 1.5)
+        matrix = keep * turn_hue(rng.normal(0, 0.25)) + (1 - keep) * grey
+        matrices[k] = matrix * np.exp(rng.normal(0, 0.12, (3, 1))) * np.exp(rng.normal(0, 0.15))
+    mixed = torch.einsum("nij,njhw->nihw", torch.from_numpy(matrices), pictures)
+    gamma = torch.from_numpy(np.exp(rng.normal(0, 0.2, (n, 1, 1, 1))).astype(np.float32))
+    return mixed.clamp(0, 1).pow(gamma).contiguous(memory_format=torch.channels_last)
+
+
+def turn_hue(angle: float) -> np.ndarray:
+    """Rotation of colours about the grey axis (3×3)."""
+    c, s = np.cos(angle), np.sin(angle)
+    a, b = (1 - c) / 3, s / np.sqrt(3)
+    return np.array([[c + a, a - b, a + b], [a + b, c + a, a - b], [a - b, a + b, c + a]])

@@ -1,0 +1,194 @@
+"""Train the bundled model from scratch on made-up scenes, and judge it.
+
+    python -m scripts.train_tiny                   # renders, trains, writes depth/weights/tiny.safetensors
+    python -m scripts.train_tiny --evaluate        # figures of the shipped weights on 500 held-out scenes
+
+The scene of each number, the crops of each step and the first weights follow from --seed. The learning rate rises, stays,
+and falls over the last part of the steps; small pictures first, full-size ones at the end. Interrupted training goes on
+from the last checkpoint in --work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from depth.models import find
+from depth.networks import build
+from scripts import depth_measures, scene_pool, scenes
+
+WEIGHTS = Path(__file__).parents[1] / "depth" / "weights" / "tiny.safetensors"
+STEPS, SCENES, SEED = 12_000, 16_000, 1
+RATE, WARM, FALL = 2e-3, 300, 0.3
+SMALL = (16, ((128, 128), (96, 128), (128, 96), (128, 160), (160, 128)))
+FULL = (8, ((192, 256), (256, 192), (256, 256), (160, 256), (192, 192)))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parser().parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    if options.evaluate:
+        network = load(options.weights)
+        print(report(network, options.scenes_held_out))
+        return 0
+    train(options)
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(prog="train_tiny", description="Train or judge the bundled model.")
+    p.add_argument("--steps", type=int, default=STEPS, help=f"training steps (default {STEPS})")
+    p.add_argument("--scenes", type=int, default=SCENES, help=f"training scenes to render (default {SCENES})")
+    p.add_argument("--seed", type=int, default=SEED, help="scenes, crops and first weights follow from it")
+    p.add_argument("--threads", type=int, default=2)
+    p.add_argument("--workers", type=int, default=1, help="rendering processes")
+    p.add_argument("--work", type=Path, default=Path(".training"), help="scenes and checkpoints")
+    p.add_argument("--weights", type=Path, default=WEIGHTS, help="file to write, or to judge")
+    p.add_argument("--evaluate", action="store_true", help="judge --weights on held-out scenes and stop")
+    p.add_argument("--scenes-held-out", type=int, default=500)
+    return p
+
+
+def train(options: argparse.Namespace) -> None:
+    torch.manual_seed(options.seed)
+    pool = scene_pool.Pool(options.work / f"scenes{options.seed}", options.seed * 1_000_000, options.scenes, options.workers)
+    crew = pool.start()
+    network, mean = fresh(), fresh()
+    optimizer = torch.optim.AdamW(groups(network), lr=RATE)
+    checkpoint = options.work / f"checkpoint{options.seed}.pt"
+    first = resume(checkpoint, network, mean, optimizer)
+    begun, losses = time.time(), []
+    for step in range(first, options.steps):
+        losses.append(one_step(step, options, pool, network, optimizer))
+        follow(mean, network, min(0.999, (step + 1) / (step + 20)))
+        if step % 50 == 49:
+            print(f"step {step + 1} loss {np.mean(losses):.4f} {(time.time() - begun) / len(losses):.3f} s/step", flush=True)
+            begun, losses = time.time(), []
+        if step % 250 == 249 or step + 1 == options.steps:
+            save_checkpoint(checkpoint, step + 1, network, mean, optimizer)
+            save_weights(mean, options.weights)
+    for worker in crew:
+        worker.terminate()
+    save_weights(mean, options.weights)
+
+
+def one_step(step: int, options: argparse.Namespace, pool: scene_pool.Pool, network: nn.Module, optimizer) -> float:
+    rng = np.random.default_rng([options.seed, step])
+    falling = step >= options.steps * (1 - FALL)
+    size, shapes = FULL if falling else SMALL
+    ready = min(options.scenes, 400 + 2 * step)  # independent of how fast the renderer is
+    pool.wait(ready)
+    batch = scene_pool.draw(pool, rng, ready, size, shapes[int(rng.integers(len(shapes)))])
+    for group in optimizer.param_groups:
+        group["lr"] = rate(step, options.steps)
+    loss = depth_measures.midas_loss(network(batch.pictures), batch.inverse)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+    optimizer.step()
+    return float(loss.detach())
+
+
+def rate(step: int, steps: int) -> float:
+    """Learning rate: linear rise, plateau, then a half cosine to nothing over the last part."""
+    begin = steps * (1 - FALL)
+    fallen = 0.0 if step < begin else (step - begin) / (steps - begin)
+    return RATE * min(1.0, (step + 1) / WARM) * 0.5 * (1 + math.cos(math.pi * fallen))
+
+
+def fresh() -> nn.Module:
+    """The network with first weights."""
+    network = build(find("Tiny")).to_empty(device="cpu")
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.BatchNorm2d):
+            module.reset_parameters()
+    for module in network.pretrained.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.normal_(module.weight, 0, math.sqrt(2 / (module.kernel_size[0] ** 2 * module.out_channels // module.groups)))
+    nn.init.constant_(network.scratch.output_conv[4].bias, 0.5)  # above the closing ReLU's dead half
+    return network.to(memory_format=torch.channels_last).train()
+
+
+def groups(network: nn.Module) -> list[dict]:
+    """Weight decay for convolutions only."""
+    plain = [p for p in network.parameters() if p.ndim < 2]
+    return [{"params": [p for p in network.parameters() if p.ndim > 1], "weight_decay": 0.02}, {"params": plain, "weight_decay": 0.0}]
+
+
+@torch.no_grad()
+def follow(mean: nn.Module, network: nn.Module, inertia: float) -> None:
+    """Move the running mean of all weights and statistics a little towards the network."""
+    for slow, fast in zip(mean.state_dict().values(), network.state_dict().values(), strict=True):
+        if slow.is_floating_point():
+            slow.lerp_(fast, 1 - inertia)
+        else:
+            slow.copy_(fast)
+
+
+def save_checkpoint(path: Path, step: int, network: nn.Module, mean: nn.Module, optimizer) -> None:
+    state = {"step": step, "network": network.state_dict(), "mean": mean.state_dict(), "optimizer": optimizer.state_dict()}
+    torch.save(state, path.with_suffix(".new"))
+    os.replace(path.with_suffix(".new"), path)
+
+
+def resume(path: Path, network: nn.Module, mean: nn.Module, optimizer) -> int:
+    """The step to go on with; 0 without a checkpoint."""
+    if not path.exists():
+        mean.load_state_dict(network.state_dict())
+        return 0
+    state = torch.load(path, weights_only=True)
+    network.load_state_dict(state["network"])
+    mean.load_state_dict(state["mean"])
+    optimizer.load_state_dict(state["optimizer"])
+    return state["step"]
+
+
+def save_weights(network: nn.Module, path: Path) -> None:
+    """Half precision on disk, keys sorted, so that equal weights give equal bytes."""
+    state = {k: v.half().contiguous() if v.is_floating_point() else v for k, v in sorted(network.state_dict().items())}
+    save_file(state, path.with_suffix(".new"))
+    os.replace(path.with_suffix(".new"), path)
+
+
+def load(path: Path) -> nn.Module:
+    network = build(find("Tiny"))
+    state = {k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()}
+    network.load_state_dict(state, strict=True, assign=True)
+    return network.eval().to(memory_format=torch.channels_last)
+
+
+@torch.inference_mode()
+def evaluate(network: nn.Module, numbers) -> list[tuple[str, float, float]]:
+    """(kind, δ1, Spearman) for each held-out scene number; landscape, portrait and square pictures in turn."""
+    figures = []
+    for n in numbers:
+        picture = scenes.render(scene_pool.HELD_OUT + n, *((192, 256), (256, 192), (256, 256))[n % 3])
+        rgb = torch.from_numpy(np.ascontiguousarray(picture.rgb)).permute(2, 0, 1)[None].float() / 255
+        prediction = network((rgb - scene_pool.MEAN) / scene_pool.STD)[0].numpy()
+        figures.append((picture.kind, *depth_measures.judge(prediction, picture.depth)))
+    return figures
+
+
+def report(network: nn.Module, count: int) -> str:
+    """Figures over all held-out scenes and for each kind."""
+    figures = evaluate(network, range(count))
+    lines = [_line("all", figures)]
+    lines += [_line(kind, [f for f in figures if f[0] == kind]) for kind in sorted({f[0] for f in figures})]
+    return "\n".join(lines)
+
+
+def _line(name: str, figures: list[tuple[str, float, float]]) -> str:
+    delta1, spearman = (np.array([f[k] for f in figures]) for k in (1, 2))
+    return f"{name:10} {len(figures):4} scenes  delta1 mean {delta1.mean():.4f}  Spearman median {np.median(spearman):.4f} mean {spearman.mean():.4f}"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
