@@ -42,17 +42,18 @@ def disk_errors(path: Path, doing: str) -> Iterator[None]:
 
 def open_regular(path: Path) -> BinaryIO:
     """The file opened for reading; refuses folders, devices and pipes without touching them."""
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     try:
-        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        file = open(path, "rb", opener=lambda name, _: os.open(name, flags))
     except (OSError, ValueError) as error:
         raise InvalidModelFile("Cannot open the file.", where=path,
                                got=getattr(error, "strerror", None) or str(error)) from error
-    mode = os.fstat(handle).st_mode
+    mode = os.fstat(file.fileno()).st_mode
     if not stat.S_ISREG(mode):
-        os.close(handle)
-        kind = "a folder" if stat.S_ISDIR(mode) else "a pipe" if stat.S_ISFIFO(mode) else "a device"
-        raise InvalidModelFile("This is not a file.", where=path, expected="a regular file", got=kind)
-    return os.fdopen(handle, "rb")
+        file.close()
+        raise InvalidModelFile("This is not a file.", where=path, expected="a regular file",
+                               got="a pipe" if stat.S_ISFIFO(mode) else "a device")
+    return file
 
 
 def sha256(source: Path | BinaryIO, tick: Callable[[int], None] | None = None,
@@ -86,9 +87,8 @@ def publish(target: Path, write: Callable[[Path], None]) -> None:
     temporary = target.with_name(f".{target.name}.{uuid4().hex[:8]}.tmp")
     try:
         write(temporary)
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
+        sync_file(temporary)
+        os.replace(temporary, target)  # does nothing where both are links to one file; then `finally` tidies
     finally:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
@@ -102,6 +102,15 @@ def is_temporary(name: str) -> bool:
     (True, False)
     """
     return name.startswith(".") and name.endswith(".tmp") and name.count(".") >= 3
+
+
+def sync_file(path: Path) -> None:
+    # Only Windows wants a writable handle; a linked Hub blob may be read-only.
+    handle = os.open(path, os.O_RDWR | os.O_BINARY if os.name == "nt" else os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def sync_folder(folder: Path) -> None:

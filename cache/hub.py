@@ -19,7 +19,7 @@ from typing import Any
 
 from cache import places
 from cache.errors import DepthmapError, FetchError, IntegrityError, NotAvailable, UsageError
-from cache.files import CHUNK, check, disk_errors, require_space, sha256
+from cache.files import CHUNK, check, disk_errors, require_space, sha256, sync_file
 
 LOCK_SECONDS = 600.0
 REGISTER_SECONDS = 120.0
@@ -99,10 +99,12 @@ def locate(file: RemoteFile, *, downloads: Path | None = None) -> Path | None:
 
 
 def fetch(file: RemoteFile, *, progress: ProgressCallback | None = None,
-          cancel: threading.Event | None = None, downloads: Path | None = None) -> Path:
+          cancel: threading.Event | None = None, downloads: Path | None = None,
+          lock_seconds: float = LOCK_SECONDS) -> Path:
     """The verified local file; downloads what is missing and replaces what is broken.
 
-    downloads: where a URL's file is kept, None for the own cache's folder. Raises NotAvailable (offline, nobody answers, no such file), FetchError (a server that fails
+    downloads: where a URL's file is kept, None for the own cache's folder. lock_seconds: longest wait
+    for another process that downloads the same file. Raises NotAvailable (offline, nobody answers, no such file), FetchError (a server that fails
     half-way), IntegrityError (other bytes than pinned), Cancelled, NoSpace, CacheBusy.
     """
     _check_names(file)
@@ -116,8 +118,8 @@ def fetch(file: RemoteFile, *, progress: ProgressCallback | None = None,
 
     try:
         if file.url:
-            return _fetch_url(file, download_path(file, downloads), progress, cancel)
-        return _fetch_hub(file, progress, cancel)
+            return _fetch_url(file, download_path(file, downloads), progress, cancel, lock_seconds)
+        return _fetch_hub(file, progress, cancel, lock_seconds)
     except Transient as error:
         raise NotAvailable("The server cannot be reached.", where=file.where, got=str(error)[:200],
                            next_step="Check the connection, or import the file.") from error
@@ -133,6 +135,16 @@ def provenance(file: RemoteFile, path: Path) -> tuple[str | None, str | None]:
     return commit, blob if _ETAG.fullmatch(blob) else None
 
 
+def partial_size(file: RemoteFile, downloads: Path | None = None) -> int:
+    """Bytes that an interrupted download of this file has left to go on with."""
+    if file.url:
+        target = download_path(file, downloads)
+        part = target.with_name(target.name + ".part")
+    else:
+        part = _repo_folder(file) / "blobs" / f"{file.sha256}.depthmap.incomplete"
+    return part.stat().st_size if part.is_file() else 0
+
+
 def partial_files() -> tuple[Path, ...]:
     """Unfinished downloads of ours in the Hub client's cache."""
     return tuple(sorted(places.hub_directory().glob("models--*/blobs/*.depthmap.incomplete")))
@@ -146,7 +158,8 @@ def partial_lock(part: Path) -> Path:
 
 # -- the Hub ---------------------------------------------------------------------------------------
 
-def _fetch_hub(file: RemoteFile, progress: ProgressCallback | None, cancel: threading.Event | None) -> Path:
+def _fetch_hub(file: RemoteFile, progress: ProgressCallback | None, cancel: threading.Event | None,
+               lock_seconds: float) -> Path:
     from cache import locks, transfer
 
     remote = transfer.retry(lambda: _ask(file, cancel), cancel)
@@ -154,7 +167,7 @@ def _fetch_hub(file: RemoteFile, progress: ProgressCallback | None, cancel: thre
     blob = _repo_folder(file) / "blobs" / remote.etag
     part = blob.with_name(f"{remote.etag}.depthmap.incomplete")
     lock = places.hub_directory() / ".locks" / _repo_folder(file).name / f"{remote.etag}.lock"
-    with locks.hold(lock, f"download {file.filename}", seconds=LOCK_SECONDS, cancel=cancel):
+    with locks.hold(lock, f"download {file.filename}", seconds=lock_seconds, cancel=cancel):
         target = _broken_copy(file) or blob
         if not (target.is_file() and _accepts(verify, target)):
             have = part.stat().st_size if part.exists() else 0
@@ -256,13 +269,13 @@ class _client_errors:  # noqa: N801 - a context manager, used as a verb
 # -- a plain URL -----------------------------------------------------------------------------------
 
 def _fetch_url(file: RemoteFile, target: Path, progress: ProgressCallback | None,
-               cancel: threading.Event | None) -> Path:
+               cancel: threading.Event | None, lock_seconds: float) -> Path:
     from cache import locks, transfer
 
     part = target.with_name(target.name + ".part")
     verify = _verifier(file.sha256, None, file, progress, cancel)
     with locks.hold(target.with_name(f".{target.name}.lock"), f"download {file.filename}",
-                    seconds=LOCK_SECONDS, cancel=cancel):
+                    seconds=lock_seconds, cancel=cancel):
         if target.is_file() and _accepts(verify, target):
             return target
         have = part.stat().st_size if part.exists() else 0
@@ -323,8 +336,7 @@ def _accepts(verify: Callable[[Path], None], path: Path) -> bool:
 
 def _move(part: Path, target: Path) -> None:
     with disk_errors(target, "store the download"):
-        with open(part, "rb+") as file:
-            os.fsync(file.fileno())
+        sync_file(part)
         os.replace(part, target)
 
 

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from cache import inventory, loading, places
+from cache.errors import NotAvailable, UsageError
 from cache.hub import ProgressCallback
 from cache.records import (
-    Checkpoint, Exported, Health, Imported, Info, ModelEntry, Plan, Status, Verdict, Weights,
+    FORMATS, Checkpoint, Exported, Health, Imported, Info, ModelEntry, Plan, Status, Verdict, Weights,
 )
+from cache.store import Store
 
 __all__ = ["Checkpoint", "ModelManager"]
 
@@ -30,16 +34,19 @@ class ModelManager:
     def __init__(self, checkpoints: Iterable[Checkpoint], directory: Path | None = None,
                  formats: Sequence[str] | None = None, *, max_bytes: int | None = None,
                  lock_seconds: float = 600.0):
-        raise NotImplementedError
+        self.checkpoints = tuple(checkpoints)
+        self.formats = self._formats(formats) if formats else places.formats(FORMATS)
+        self.max_bytes = places.max_bytes() if max_bytes is None else max_bytes or None
+        self.store = Store(Path(directory) if directory else places.own_directory(), lock_seconds)
 
     @property
     def names(self) -> tuple[str, ...]:
         """The models of the table, in its order."""
-        raise NotImplementedError
+        return tuple(checkpoint.name for checkpoint in self.checkpoints)
 
     def find(self, name: str) -> Checkpoint:
         """The checkpoint by name or alias, in any case. Raises UnknownModel with near names."""
-        raise NotImplementedError
+        return inventory.find(self.checkpoints, name)
 
     def open(self, name: str, *, progress: ProgressCallback | None = None,
              cancel: threading.Event | None = None, offline: bool | None = None) -> Weights:
@@ -49,21 +56,23 @@ class ModelManager:
         built again. offline True never opens a socket; None asks `HF_HUB_OFFLINE`.
         Raises NotAvailable when no copy is left, with one line per copy tried.
         """
-        raise NotImplementedError
+        return loading.open_weights(self._ask(name, None, progress, cancel, offline))
 
     def download(self, name: str, formats: Sequence[str] | None = None, *,
                  progress: ProgressCallback | None = None,
                  cancel: threading.Event | None = None) -> ModelEntry:
         """Make the formats (None: the manager's) present and verified; fetch only what is needed."""
-        raise NotImplementedError
+        ask = self._ask(name, formats, progress, cancel)
+        loading.ensure(ask)
+        return self._entry(ask.checkpoint)
 
     def status(self) -> Status:
         """A cheap look at every model of the table. No hashing, no torch, no network."""
-        raise NotImplementedError
+        return inventory.status(self.store, self.checkpoints, self.formats, self.max_bytes)
 
     def info(self, detailed: bool = False) -> Info:
         """Totals and the cached models; `detailed` lists their files. No torch, no network."""
-        raise NotImplementedError
+        return inventory.info(self.store, self.checkpoints, self.formats, self.max_bytes, detailed)
 
     def verify(self, names: Sequence[str] | None = None, *, progress: ProgressCallback | None = None,
                cancel: threading.Event | None = None) -> tuple[Verdict, ...]:
@@ -71,12 +80,16 @@ class ModelManager:
 
         A model that was named but has no copy gives one "missing" verdict.
         """
-        raise NotImplementedError
+        chosen = self.checkpoints if names is None else [self.find(name) for name in _listed(names)]
+        return tuple(verdict for checkpoint in chosen for verdict in inventory.verify(
+            self.store.folder(checkpoint.name), checkpoint, names is not None, progress, cancel))
 
     def convert(self, name: str, format: str, *, progress: ProgressCallback | None = None,
                 cancel: threading.Event | None = None) -> ModelEntry:
         """Make one more format of a cached model. Raises NotAvailable if no good copy is here."""
-        raise NotImplementedError
+        ask = self._ask(name, [format], progress, cancel, offline=True)
+        loading.ensure(ask)
+        return self._entry(ask.checkpoint)
 
     def export(self, name: str | None, path: Path, format: str | None = None,
                dtype: str | None = None, *, overwrite: bool = False,
@@ -115,8 +128,39 @@ class ModelManager:
 
     def keep(self, name: str, kept: bool = True) -> ModelEntry:
         """Mark a cached model as never to be evicted by the quota (or lift the mark)."""
-        raise NotImplementedError
+        checkpoint = self.find(name)
+        folder = self.store.folder(checkpoint.name)
+        with folder.lock("mark"):
+            manifest = folder.manifest()
+            if manifest is None:
+                raise NotAvailable(f"{checkpoint.name} is not in the cache.", where=folder.path,
+                                   next_step="Download it first.")
+            folder.save(replace(manifest, kept=kept))
+        return self._entry(checkpoint)
 
     def health(self) -> Health:
         """Everything that is not as it should be, by a cheap look (no hashing)."""
-        raise NotImplementedError
+        return inventory.health(self.store, self.checkpoints, self.formats, self.max_bytes)
+
+    # -- helpers --
+
+    def _ask(self, name: str, formats: Sequence[str] | None, progress: ProgressCallback | None,
+             cancel: threading.Event | None, offline: bool | None = None) -> loading.Ask:
+        checkpoint = self.find(name)
+        chosen = self._formats(formats) if formats else self.formats
+        return loading.Ask(checkpoint, self.store.folder(checkpoint.name), chosen, progress, cancel,
+                           places.offline() if offline is None else offline)
+
+    def _entry(self, checkpoint: Checkpoint) -> ModelEntry:
+        return inventory.entry(self.store.folder(checkpoint.name), checkpoint, self.formats)
+
+    @staticmethod
+    def _formats(formats: Sequence[str]) -> tuple[str, ...]:
+        asked = [format.lower().lstrip(".") for format in _listed(formats)]
+        if unknown := [format for format in asked if format not in FORMATS]:
+            raise UsageError("There is no such format.", got=", ".join(unknown)[:100], expected=", ".join(FORMATS))
+        return tuple(format for format in FORMATS if format in asked)
+
+
+def _listed(names: Sequence[str] | str) -> list[str]:
+    return [names] if isinstance(names, str) else list(names)

@@ -1,0 +1,118 @@
+"""What is recorded of a cached model: one small JSON file, written after the payloads it describes.
+
+It carries a checksum of itself: the digests of the payloads are worth nothing if they can rot unseen.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from cache.errors import IntegrityError
+from cache.files import publish
+from cache.hub import RemoteFile
+
+VERSION = 1
+MAX_BYTES = 16 << 20
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the bytes came from, as far as it is known."""
+
+    where: str
+    repo: str | None = None
+    revision: str | None = None
+    filename: str | None = None
+    url: str | None = None
+    etag: str | None = None
+    sha256: str | None = None
+    size: int | None = None
+    layout: str = "official"
+    pinned: bool = True
+
+    @classmethod
+    def of(cls, file: RemoteFile, *, sha256: str, etag: str | None, commit: str | None, pinned: bool) -> Source:
+        return cls(file.where, file.repo, commit or file.revision, file.filename, file.url, etag, sha256,
+                   file.size, file.layout, pinned)
+
+
+@dataclass(frozen=True)
+class Payload:
+    """One file of the model. `slots` says where its tensors lie, for formats that are mapped directly."""
+
+    name: str
+    size: int
+    sha256: str
+    created: float
+    made_from: str
+    slots: tuple[tuple[str, str, tuple[int, ...], int], ...] = ()
+
+
+@dataclass(frozen=True)
+class Manifest:
+    model: str
+    source: Source
+    tensors: int
+    tensors_sha256: str  # of names, types, shapes and bytes: equal for all formats
+    created: float
+    imported: bool = False
+    official: bool = True
+    kept: bool = False
+    files: Mapping[str, Payload] = field(default_factory=dict)
+    version: int = VERSION
+
+    def with_file(self, format: str, payload: Payload) -> Manifest:
+        return replace(self, files={**self.files, format: payload})
+
+    def without(self, format: str) -> Manifest:
+        return replace(self, files={key: value for key, value in self.files.items() if key != format})
+
+
+def load(path: Path) -> Manifest | None:
+    """The manifest, or None where there is none. Raises IntegrityError for a damaged or newer one."""
+    try:
+        with open(path, "rb") as file:
+            raw = file.read(MAX_BYTES)
+    except FileNotFoundError:
+        return None
+    return parse(raw, path)
+
+
+def parse(raw: bytes, path: Path) -> Manifest:
+    try:
+        envelope = json.loads(raw)
+        body, seal = envelope["manifest"], envelope["sha256"]
+        if body["version"] > VERSION:
+            raise IntegrityError("This was written by a newer version.", where=path, expected=f"version {VERSION}",
+                                 got=f"version {body['version']}", next_step="Update depthmap.")
+        if _seal(body) != seal:
+            raise ValueError("checksum")
+        files = {name: Payload(**{**entry, "slots": tuple((n, d, tuple(s), o) for n, d, s, o in entry["slots"])})
+                 for name, entry in body["files"].items()}
+        return Manifest(**{**body, "source": Source(**body["source"]), "files": files})
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise IntegrityError("The record of the model is damaged.", where=path,
+                             got=f"{type(error).__name__}: {str(error)[:100]}") from error
+
+
+def text(manifest: Manifest) -> bytes:
+    body = json.loads(json.dumps(asdict(manifest)))
+    return json.dumps({"manifest": body, "sha256": _seal(body)}).encode()
+
+
+def save(manifest: Manifest, path: Path) -> None:
+    publish(path, lambda temporary: _write(temporary, text(manifest)))
+
+
+def _write(path: Path, content: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(content)
+
+
+def _seal(body: Any) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
