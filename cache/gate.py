@@ -79,10 +79,13 @@ def _admit(request: Request, door: Door, rule: Rule) -> None:
 
 
 def _logged_in(request: Request) -> bool:
-    """Gradio's own check guards its own routes only; these are the cookies it sets."""
+    """Gradio's own check guards its own routes only; these are the cookies it sets. A browser sends
+    them for other sites too, and the page's server lets those read the answer: such a visit is none."""
     app = request.app
     if getattr(app, "auth", None) is None:
         return True
+    if request.headers.get("sec-fetch-site") == "cross-site":
+        return False
     names = (f"access-token-{app.cookie_id}", f"access-token-unsecure-{app.cookie_id}")
     return any(app.tokens.get(request.cookies.get(name)) for name in names)
 

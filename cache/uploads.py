@@ -9,6 +9,7 @@ import asyncio
 import errno
 import shutil
 import tempfile
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from starlette.datastructures import UploadFile
 
 from cache.errors import NoSpace
 
+PREFIX, KEEP_SECONDS = ".upload-", 24 * 3600
 UPLOADS = ("multipart/form-data", "application/octet-stream")
 
 
@@ -29,7 +31,8 @@ async def received(request: Request, folder: Path | None, *, field: str,
     temporaries), and the text fields beside it. The file's own name is never used."""
     if folder:
         folder.mkdir(parents=True, exist_ok=True)
-    own = Path(tempfile.mkdtemp(prefix=".upload-", dir=folder))
+        _sweep(folder)
+    own = Path(tempfile.mkdtemp(prefix=PREFIX, dir=folder))
     try:
         path = own / "upload"
         fields = await asyncio.wait_for(_save(request, path, field), seconds)
@@ -38,6 +41,13 @@ async def received(request: Request, folder: Path | None, *, field: str,
         raise _translated(error, own) from error
     finally:
         shutil.rmtree(own, ignore_errors=True)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a killed server left."""
+    for left in folder.glob(f"{PREFIX}*"):
+        if time.time() - left.stat().st_mtime > KEEP_SECONDS:
+            shutil.rmtree(left, ignore_errors=True)
 
 
 async def _save(request: Request, path: Path, field: str) -> dict[str, str]:

@@ -89,7 +89,7 @@ def test_info_says(full, capsys, fact):
 
 
 def test_info_detailed_lists_files(full, capsys):
-    code, info = answer(full, capsys, "info", "--detailed")
+    _, info = answer(full, capsys, "info", "--detailed")
     assert [file["format"] for file in info["entries"][0]["files"]] == ["pt", "h5", "pkl"]
 
 

@@ -117,7 +117,8 @@ def test_usage_mistakes_are_2_and_touch_no_network(manager, hub, words, capsys):
 
 def test_without_a_terminal_it_ends_instead_of_waiting(tmp_path):
     done = subprocess.run([sys.executable, str(ROOT / "scripts" / "setup_models.py"), "--models", "DPT_Large"],
-                          stdin=subprocess.DEVNULL, capture_output=True, text=True, cwd=tmp_path, timeout=faces.PATIENCE)
+                          stdin=subprocess.DEVNULL, capture_output=True, text=True, cwd=tmp_path,
+                          timeout=faces.PATIENCE)
     assert (done.returncode, "--yes" in done.stderr) == (2, True)
 
 

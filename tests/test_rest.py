@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -309,6 +310,14 @@ def test_hostile_upload_is_refused_and_leaves_nothing(client, actions, data):
     answer = client.post("/api/models/import", files={"file": ("a.pt", data)})
     left = [path for path in actions.exports.rglob("*") if path.is_file()]
     assert (code(answer)[0], left, actions.manager.info().models) == (422, [], 0)
+
+
+def test_upload_that_a_killed_server_left_is_swept(client, actions):
+    left = actions.exports / ".upload-old"
+    left.mkdir(parents=True)
+    os.utime(left, (0, 0))
+    client.post("/api/models/import", files={"file": ("a.pt", b"text")})
+    assert not left.exists()
 
 
 def test_upload_of_another_models_weights_is_refused(client):

@@ -53,12 +53,17 @@ def test_login_opens_reading(visitor):
     assert visitor.get(STATUS).status_code == 200
 
 
+def test_login_does_not_count_for_another_site(visitor):
+    assert visitor.get(STATUS, headers={"Sec-Fetch-Site": "cross-site"}).status_code == 401
+
+
 def test_login_is_no_token(visitor):
     assert visitor.post(CLEAR, json={"confirm": True}).status_code == 403
 
 
 def test_token_is_enough(url):
-    answer = httpx.post(url + CLEAR, json={"confirm": True, "dry_run": True}, headers={"Authorization": "Bearer secret"})
+    headers = {"Authorization": "Bearer secret"}
+    answer = httpx.post(url + CLEAR, json={"confirm": True, "dry_run": True}, headers=headers)
     assert answer.status_code == 200
 
 
