@@ -16,9 +16,10 @@ import logging
 import threading
 import time
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Protocol
@@ -58,15 +59,18 @@ class Record:
     outputs: tuple[str, ...] = ()
 
 
-def run(inputs: Iterable[str | Path], output: str | Path, estimator: Estimator, *, options: Options | None = None,
-        overwrite: bool = False, cancel: threading.Event | None = None, label: str | None = None) -> Iterator[Record]:
+def run(inputs: Iterable[str | Path], output: str | Path, estimator: Estimator | Callable[[], Estimator], *,
+        options: Options | None = None, overwrite: bool = False, cancel: threading.Event | None = None,
+        label: str | None = None) -> Iterator[Record]:
     """Estimate the depth of every picture in files, folders and zips; one `Record` each, as it is done.
 
-    `output` is a folder, or a zip where it ends so. `label` names the model in the ledger (with weights of
-    your own: say which); None takes the estimator's. Setting `cancel` ends the run after the picture in
-    hand; what is done is kept, and a report is written either way. Closing the generator also ends a run,
-    but then a zip is not written. Raises UsageError and ArchiveError before the first picture, NoSpace when
-    the disk is full.
+    `output` is a folder, or a zip where it ends so. `estimator` may be a function that gives one: it is
+    called at the first picture that is not done yet, and what it raises ends the run. `label` names the
+    model in the ledger (with weights of your own: say which); None takes the estimator's.
+
+    Setting `cancel` ends the run after the picture in hand; what is done is kept, and a report is written
+    either way. Closing the generator also ends a run, but then a zip is not written. Raises UsageError
+    and ArchiveError before the first picture, NoSpace when the disk is full.
     """
     options, output = options or Options(), Path(output)
     inputs = [Path(path) for path in inputs]
@@ -77,7 +81,8 @@ def run(inputs: Iterable[str | Path], output: str | Path, estimator: Estimator, 
                          expected="files ending in " + ", ".join(sorted(SUFFIXES)))
     _make(output.parent if is_zip(output) else output)
     label = label or str(getattr(getattr(estimator, "model", None), "name", None) or type(estimator).__name__)
-    job = _Job(estimator, options, label, overwrite, cancel or threading.Event())
+    load = cache(estimator if not hasattr(estimator, "predict") else lambda: estimator)
+    job = _Job(load, options, label, overwrite, cancel or threading.Event())
     return _into_zip(job, sources, output) if is_zip(output) else _into_folder(job, sources, output)
 
 
@@ -85,7 +90,7 @@ def run(inputs: Iterable[str | Path], output: str | Path, estimator: Estimator, 
 class _Job:
     """What is the same for every picture of a run."""
 
-    estimator: Estimator
+    load: Callable[[], Estimator]
     options: Options
     label: str
     overwrite: bool
@@ -129,11 +134,13 @@ def _one(job: _Job, source: Source, opener: Opener, folder: Path, ledger: Ledger
          done: int, total: int) -> Record:
     """Do one picture; whatever is wrong with it becomes a sentence in its record."""
     started = time.perf_counter()
+    earlier = _earlier(job, source, ledger)
+    if earlier:
+        return Record(done, total, source.name, True, None, time.perf_counter() - started, True, tuple(earlier))
+    estimator = job.load()  # outside the `try`: without a model every picture fails
     try:
-        outputs, skipped = _outputs(job, source, opener, folder, ledger)
-        return Record(done, total, source.name, True, None, time.perf_counter() - started, skipped, tuple(outputs))
-    except NoSpace:
-        raise
+        outputs = _outputs(job, source, estimator, opener, folder, ledger)
+        return Record(done, total, source.name, True, None, time.perf_counter() - started, False, tuple(outputs))
     except DepthmapError as error:
         if getattr(error.__cause__, "errno", None) in _FULL:
             raise _no_space(folder) from error
@@ -148,19 +155,24 @@ def _one(job: _Job, source: Source, opener: Opener, folder: Path, ledger: Ledger
     return Record(done, total, source.name, False, sentence, time.perf_counter() - started)
 
 
-def _outputs(job: _Job, source: Source, opener: Opener, folder: Path,
-             ledger: Ledger | None) -> tuple[dict[str, str], bool]:
-    """The files of one picture, and whether they were there already."""
+def _earlier(job: _Job, source: Source, ledger: Ledger | None) -> dict[str, str] | None:
+    """What an earlier run has made of this picture. One that has vanished is told when it is opened."""
+    try:
+        return ledger.outputs(job.identity(source)) if ledger and not job.overwrite else None
+    except OSError:
+        return None
+
+
+def _outputs(job: _Job, source: Source, estimator: Estimator, opener: Opener, folder: Path,
+             ledger: Ledger | None) -> dict[str, str]:
+    """Make the files of one picture. Its stamp is taken first: if it changes meanwhile, it is done again."""
     identity = job.identity(source)
-    old = ledger.outputs(identity) if ledger and not job.overwrite else None
-    if old:
-        return old, True
     with opener.open(source) as path:
-        depth = job.estimator.predict(path)
+        depth = estimator.predict(path)
     outputs = write(depth, folder, source.stem, job.options)
     if ledger:
         ledger.add(identity, outputs)
-    return outputs, False
+    return outputs
 
 
 def _until_cancelled(job: _Job, sources: list[Source]) -> Iterator[Source]:

@@ -18,8 +18,6 @@ import numpy as np
 from cache.errors import DepthmapError
 
 CONTAINERS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,gif,ogg,flv,asf"
-SUFFIXES = {".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".ts", ".mts", ".mpg", ".mpeg", ".ogv", ".flv", ".wmv",
-            ".3gp"}
 CODECS = ("libx264", "libopenh264", "mpeg4")  # the first that this PyAV has
 QUALITY = {"crf": "18", "preset": "veryfast"}  # of x264: no visible loss, and faster than the network
 CLOCK = Fraction(1, 90_000)  # time base of what is written; fine enough for any frame rate

@@ -24,18 +24,18 @@ class LatestFrame(Generic[F]):
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._waiting: F | None = None
-        self._number = 0
+        self.offered = 0  # frames that `newest` was called with, so far
         self._busy = False
         self._closed = False
 
     def newest(self, frame: F, work: Callable[[F], A]) -> A | None:
         """`work(frame)`, one at a time; None, without working, if a newer frame came while this one waited."""
         with self._changed:
-            self._number += 1
-            mine = self._number
+            self.offered += 1
+            mine = self.offered
             self._changed.notify_all()
-            self._changed.wait_for(lambda: not self._busy or self._number != mine or self._closed)
-            if self._number != mine or self._closed:
+            self._changed.wait_for(lambda: not self._busy or self.offered != mine or self._closed)
+            if self.offered != mine or self._closed:
                 return None
             self._busy = True
         try:
