@@ -6,6 +6,7 @@ Sizes are bounded by the gate; here time is, so that a slow sender cannot hold a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import shutil
 import tempfile
@@ -46,8 +47,9 @@ async def received(request: Request, folder: Path | None, *, field: str,
 def _sweep(folder: Path) -> None:
     """Remove what a killed server left."""
     for left in folder.glob(f"{PREFIX}*"):
-        if time.time() - left.stat().st_mtime > KEEP_SECONDS:
-            shutil.rmtree(left, ignore_errors=True)
+        with contextlib.suppress(OSError):  # another request sweeps too
+            if time.time() - left.stat().st_mtime > KEEP_SECONDS:
+                shutil.rmtree(left)
 
 
 async def _save(request: Request, path: Path, field: str) -> dict[str, str]:

@@ -22,11 +22,11 @@ PATIENCE = 60  # seconds until a test gives up; none waits that long
 
 def online(monkeypatch, hub: HubServer) -> None:
     """Let the cache reach the local Hub, and nothing else."""
-    import huggingface_hub
+    from huggingface_hub import constants
 
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
 
 
 def tensors(side: int) -> dict:
