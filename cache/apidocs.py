@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from html import escape
 from typing import Any
 
@@ -36,9 +37,18 @@ def _operation(path: str, method: str, operation: dict[str, Any], openapi: dict[
             for item in operation.get("parameters", [])]
     answers = [code for code in operation["responses"] if code.startswith("2")]
     return (f"<details><summary><b>{method.upper()}</b> <code>{escape(path)}</code></summary>"
-            f"<p>{escape(operation.get('description') or operation.get('summary', ''))}</p>"
+            f"<p>{_prose(operation.get('description') or operation.get('summary', ''))}</p>"
             f"{_table(rows)}{_body(operation, openapi)}<p>Answers {', '.join(answers)}; errors "
             f"{', '.join(code for code in operation['responses'] if code not in answers)}.</p></details>")
+
+
+def _prose(text: str) -> str:
+    """A docstring as HTML.
+
+    >>> _prose("see `ok` <b>")
+    'see <code>ok</code> &lt;b&gt;'
+    """
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
 
 
 def _body(operation: dict[str, Any], openapi: dict[str, Any]) -> str:

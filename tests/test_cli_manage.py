@@ -220,7 +220,7 @@ def test_health_of_a_good_cache(full, capsys):
 
 
 def test_models_lists_every_row_and_the_cached_formats(full, capsys):
-    code, rows = answer(full, capsys, "models")
+    _, rows = answer(full, capsys, "models")
     assert (len(rows), rows[1]["name"], rows[1]["formats"]) == (14, "DPT_Large", ["pt", "h5", "pkl"])
 
 
