@@ -46,7 +46,7 @@ from PIL import Image  # noqa: E402
 
 from cache import access, report, rest  # noqa: E402
 from cache.actions import Actions, export_name  # noqa: E402
-from cache.errors import DepthmapError, ImageError, UsageError  # noqa: E402
+from cache.errors import DepthmapError, ImageError, NotAvailable, UsageError  # noqa: E402
 from cache.jobs import Job  # noqa: E402
 from cache.records import FORMATS, ModelEntry, Plan, to_json  # noqa: E402
 from depth import estimator, images, render  # noqa: E402
@@ -73,7 +73,7 @@ def in_words() -> Iterator[None]:
         raise gr.Error(html.escape(str(error), quote=False), print_exception=False) from error
 
 
-# --- Inference ------------------------------------------------------------------------------------------------
+# --- Inference ----------------------------------------------------------------------------------------------
 
 
 @in_words()
@@ -90,7 +90,7 @@ def estimate_depth(image: dict | None, model: str, colormap: str, progress=gr.Pr
     """
     path, row = uploaded(image), find(model)
     progress(0, desc=f"Loading {row.name}")
-    network = estimator.shared(row.name, progress=partial(show_step, progress))
+    network = loaded(row.name, progress)
     progress(0.5, desc="Estimating depth")
     rgb = images.open_rgb(path)
     depth = network.predict(rgb)
@@ -101,6 +101,16 @@ def estimate_depth(image: dict | None, model: str, colormap: str, progress=gr.Pr
     npy = render.save_npy(folder / f"{stem}_depth.npy", depth.values)
     preview, coloured = save_coloured(npy, colormap)
     return (photo, preview), str(png16), str(npy), coloured, facts(depth), npy, photo
+
+
+def loaded(name: str, progress: gr.Progress) -> estimator.MiDaSDepthEstimator:
+    """The shared estimator; without weights and network, how to get them."""
+    try:
+        return estimator.shared(name, progress=partial(show_step, progress))
+    except NotAvailable as error:
+        raise NotAvailable(error.what, next_step=(
+            f"Run `python scripts/setup_models.py --models {name}` where there is a network, or import the file in "
+            f"the Model Cache tab. {DEFAULT} needs neither.")) from error
 
 
 def recolour(npy: Path | None, photo: str | None, colormap: str) -> tuple:
@@ -236,7 +246,7 @@ def inference_tab(page: gr.Blocks, tab: gr.Tab) -> None:
     gr.api(list_models, api_name="models")
 
 
-# --- Model cache: what can be done ------------------------------------------------------------------------------
+# --- Model cache: what can be done --------------------------------------------------------------------------
 
 
 def allow(request: gr.Request, token: str) -> None:
@@ -398,7 +408,7 @@ def outcome(job: Job) -> object:
     return job.result
 
 
-# --- Model cache: what the tab shows ------------------------------------------------------------------------------
+# --- Model cache: what the tab shows ------------------------------------------------------------------------
 
 
 def refresh(shown: list | None) -> list:
@@ -568,7 +578,7 @@ def cache_tab(page: gr.Blocks, tab: gr.Tab, others: list[gr.Tab]) -> None:
         gr.api(act, api_name=act.__name__)
 
 
-# --- The page -------------------------------------------------------------------------------------------------
+# --- The page -----------------------------------------------------------------------------------------------
 
 
 def build() -> gr.Blocks:

@@ -1,0 +1,107 @@
+"""The app as its users start it: a server in a process of its own, offline, with its own cache."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from cache.hub import RemoteFile
+
+ROOT = Path(__file__).resolve().parents[1]
+PATIENCE = 120  # seconds until a test gives up; none waits that long
+REMOTE = "Remote"  # the model that only the tests' Hub has
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running app. `home` holds its cache (`models`), its uploads (`gradio`) and its log."""
+
+    url: str
+    home: Path
+    process: subprocess.Popen
+
+    @property
+    def models(self) -> Path:
+        return self.home / "models"
+
+    def log(self) -> str:
+        return (self.home / "log.txt").read_text(encoding="utf-8", errors="replace")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextmanager
+def serving(home: Path, *, arguments: tuple[str, ...] = (), remote: RemoteFile | None = None,
+            **environ: str) -> Iterator[Server]:
+    """`python app.py` with its own cache in `home`; with `remote`, one more model that is fetched from there.
+
+    The port travels in GRADIO_SERVER_PORT, unless `arguments` name one.
+    """
+    port = free_port() if "--port" not in arguments else int(arguments[arguments.index("--port") + 1])
+    command = [sys.executable, "app.py"] if remote is None else [sys.executable, __file__, json.dumps(asdict(remote))]
+    settings = {"GRADIO_SERVER_PORT": str(port), "DEPTHMAP_CACHE": str(home / "models"), "HF_HOME": str(home / "hf"),
+                "HF_HUB_CACHE": str(home / "hf" / "hub"), "GRADIO_TEMP_DIR": str(home / "gradio"),
+                "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    with (home / "log.txt").open("w") as log:
+        process = subprocess.Popen([*command, *arguments], cwd=ROOT, stdout=log, stderr=subprocess.STDOUT,
+                                   env=os.environ | settings | environ)
+        server = Server(f"http://127.0.0.1:{port}", home, process)
+        try:
+            until(lambda: process.poll() is not None or "Running on" in server.log())
+            assert process.poll() is None, f"the app did not start:\n{server.log()}"
+            yield server
+        finally:
+            process.kill()
+            process.wait()
+
+
+def until(happens: Callable[[], object]) -> None:
+    """Wait for something that will happen; fail if it does not."""
+    end = time.monotonic() + PATIENCE
+    while not happens():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.05)
+
+
+def remote_weights() -> bytes:
+    """The bundled model's tensors as the .pt file that the tests' Hub offers."""
+    import torch
+
+    from cache.formats import read
+    from depth.estimator import BUNDLED
+    from depth.models import find
+
+    file = io.BytesIO()
+    torch.save({key: tensor.float() for key, tensor in read(BUNDLED / find("Tiny").bundled).items()}, file)
+    return file.getvalue()
+
+
+def run_with_remote_model(source: str, arguments: list[str]) -> None:
+    """In the server's process: the app as it is, and one more row in its model table."""
+    from depth import models
+
+    row = replace(models.find("Tiny"), name=REMOTE, aliases=(), file="remote", bundled=None,
+                  sources=(RemoteFile(**json.loads(source)),))
+    models.MODELS += (row,)
+    models._ROWS[REMOTE.lower()] = row
+    import app
+
+    app.main(arguments)
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))
+    run_with_remote_model(sys.argv[1], sys.argv[2:])

@@ -1,0 +1,72 @@
+"""Fixtures for the tests of the page: one server for all, Gradio's client, and a browser.
+
+Test files say `pytest_plugins = ["tests.serving"]` and ask for `server`, `client`, `browser` or `open_page`.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.app_server import PATIENCE, Server, serving
+
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync")
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory) -> Iterator[Server]:
+    """The app as `python app.py` starts it: offline, with an empty cache."""
+    with serving(tmp_path_factory.mktemp("server")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def client(server: Server, tmp_path_factory):
+    """Gradio's own Python client."""
+    from gradio_client import Client
+
+    return Client(server.url, verbose=False, download_files=tmp_path_factory.mktemp("downloads"))
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Headless Chromium. Missing it is a failure: the page would go untested."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as play:
+        program = next(filter(None, map(shutil.which, CHROMIUM)), None) or play.chromium.executable_path
+        if not Path(program).exists():
+            pytest.fail("The page is tested in Chromium, and none is here. Install the system's (`apt-get install "
+                        "chromium`) or playwright's (`python -m playwright install chromium`).", pytrace=False)
+        chromium = play.chromium.launch(executable_path=program, args=list(FLAGS))
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def open_page(browser):
+    """Opens a window of its own on a server; `page.outside` lists requests to anybody else, `page.errors` what
+    went wrong in the browser."""
+    contexts = []
+
+    def open_one(server: Server, width: int = 1280, height: int = 900, theme: str = "light"):
+        context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=theme)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE * 1000)
+        page.outside, page.errors = [], []
+        page.on("request", lambda request: None if request.url.startswith((server.url, "data:", "blob:"))
+                else page.outside.append(request.url))
+        page.on("pageerror", lambda error: page.errors.append(str(error)))
+        page.goto(server.url)
+        page.get_by_role("button", name="Estimate depth").wait_for()
+        return page
+
+    yield open_one
+    for context in contexts:
+        context.close()

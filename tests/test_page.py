@@ -1,0 +1,130 @@
+"""The Inference tab, seen through a real browser."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest_plugins = ["tests.serving"]
+
+
+def choose_example(page, number: int = 0) -> None:
+    page.locator("button.gallery-item").nth(number).click()
+    page.locator("#photo img").wait_for()
+
+
+def estimate(page) -> None:
+    """Press the button and wait for the result."""
+    page.locator("#run").click()
+    page.locator("#slider img").nth(1).wait_for()
+    page.locator("#line").get_by_text("infer").wait_for()
+
+
+def download(page, button: str) -> Path:
+    with page.expect_download() as waiting:
+        page.locator(button).click()
+    return waiting.value.path(), waiting.value.suggested_filename
+
+
+@pytest.fixture
+def result(server, open_page):
+    page = open_page(server)
+    choose_example(page)
+    estimate(page)
+    return page
+
+
+def test_newcomer_sees_photo_model_and_button(server, open_page):
+    page = open_page(server)
+    assert page.locator("#photo").is_visible() and page.locator("#run").is_visible()
+    assert page.locator("#model input").input_value().startswith("Tiny · ")
+    assert not page.locator("#png16").is_visible() and not page.locator("#colormap").is_visible()
+
+
+def test_example_becomes_slider_downloads_and_times(result):
+    assert result.locator("#slider img").count() == 2
+    assert re.search(r"Tiny · 256 × 256 · load [\d.]+ s, preprocess [\d.]+ s, infer [\d.]+ s",
+                     result.locator("#line").inner_text())
+    path, name = download(result, "#png16")
+    with Image.open(path) as picture:
+        samples = np.asarray(picture)
+    assert (name, samples.dtype, samples.min(), samples.max()) == ("lion_depth16.png", np.uint16, 0, 65535)
+    path, name = download(result, "#npy")
+    assert (name, np.load(path).shape) == ("lion_depth.npy", (256, 256))
+    assert result.errors == []
+
+
+def test_recolouring_keeps_the_depth_and_does_not_run_the_model(result):
+    before, line = result.locator("#slider img").nth(1).get_attribute("src"), result.locator("#line").inner_text()
+    calls = []
+    result.on("request", lambda request: calls.append(request.url) if "/queue/join" in request.url else None)
+    result.locator("#colormap input").click()
+    result.get_by_role("option", name="viridis").click()
+    result.wait_for_function("old => [...document.querySelectorAll('#slider img')].every(one => one.src !== old)",
+                             arg=before)
+    assert download(result, "#coloured")[1] == "lion_depth_viridis.png"
+    assert result.locator("#line").inner_text() == line and calls == []
+
+
+def test_bad_upload_is_a_sentence_on_the_page_and_the_next_photo_works(server, open_page, tmp_path):
+    page = open_page(server)
+    notes = tmp_path / "notes.png"
+    notes.write_text("Dear diary, this is not a picture.")
+    page.locator("#photo input[type=file]").set_input_files(notes)
+    page.get_by_label("Remove Image").or_(page.locator("#photo img")).first.wait_for()
+    page.locator("#run").click()
+    page.get_by_text("This is not a picture that can be read. In notes.png").first.wait_for()
+    choose_example(page, 1)
+    estimate(page)
+
+
+def test_button_without_photo_says_what_is_missing(server, open_page):
+    page = open_page(server)
+    page.locator("#run").click()
+    page.get_by_text("There is no photo yet. Choose one first.").first.wait_for()
+
+
+def test_model_without_weights_says_how_to_get_them(server, open_page):
+    page = open_page(server)
+    choose_example(page)
+    page.locator("#model input").click()
+    page.get_by_role("option", name="DPT_Large").click()
+    page.locator("#run").click()
+    page.get_by_text("scripts/setup_models.py --models DPT_Large").first.wait_for()
+
+
+def test_result_comes_by_keyboard_alone(server, open_page):
+    page = open_page(server)
+    page.locator("button.gallery-item").first.focus()
+    page.keyboard.press("Enter")
+    page.locator("#photo img").wait_for()
+    page.locator("#run").focus()
+    page.keyboard.press("Enter")
+    page.locator("#slider img").nth(1).wait_for()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_phone_shows_one_column_without_sideways_scrolling(server, open_page, theme):
+    page = open_page(server, 390, 844, theme)
+    choose_example(page)
+    estimate(page)
+    for tab in ("Inference", "Model Cache"):
+        page.get_by_role("tab", name=tab).click()
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert page.outside == [] and page.errors == []
+
+
+def test_dark_system_gets_a_dark_page(server, open_page):
+    shades = [sum(map(int, re.findall(r"\d+", open_page(server, theme=theme).evaluate(
+        "getComputedStyle(document.body).backgroundColor"))[:3])) for theme in ("dark", "light")]
+    assert shades[0] < 150 < 600 < shades[1]
+
+
+def test_page_asks_no_other_host_for_anything(result):
+    result.get_by_role("tab", name="Model Cache").click()
+    result.locator("#inventory").get_by_text("DPT_Large").first.wait_for()
+    assert result.outside == []
