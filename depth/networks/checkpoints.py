@@ -64,27 +64,37 @@ def adapt(model: Model, tensors: Tensors) -> dict[str, torch.Tensor]:
 def to_official(model: Model, tensors: Tensors) -> dict[str, torch.Tensor]:
     """The tensors in the official layout: unchanged if they are, renamed and joined from transformers.
 
-    Raises CheckpointError for a file in the transformers layout that is not this model's.
+    What an official file holds beyond the network's needs stays in it. Raises CheckpointError as `adapt`.
     """
-    tensors = _unwrap(tensors)
-    if not keys.in_transformers_layout(tensors):
-        return dict(tensors)
-    _require_transformers(model, tensors)
-    return _from_transformers(model, schema(model), tensors)
+    network = build(model)
+    official = _official(model, _needs(model, network), tensors)
+    _adapted(model, network, official)
+    return official
 
 
 def _adapt(model: Model, network: nn.Module, tensors: Tensors) -> dict[str, torch.Tensor]:
+    return _adapted(model, network, _official(model, _needs(model, network), tensors))
+
+
+def _needs(model: Model, network: nn.Module) -> list[str]:
+    return [keys.official_key(model.family, key) for key in network.state_dict()]
+
+
+def _official(model: Model, needs: list[str], tensors: Tensors) -> dict[str, torch.Tensor]:
+    """The tensors in the official layout, with every key of `needs` and no key that nobody knows."""
     tensors = _unwrap(tensors)
-    wanted = {key: (keys.official_key(model.family, key), tensor)
-              for key, tensor in network.state_dict().items()}
     if keys.in_transformers_layout(tensors):
-        _require_transformers(model, tensors)
-        tensors = _from_transformers(model, (name for name, _ in wanted.values()), tensors)
-    else:
-        _refuse_unknown(model, "official", tensors, {name for name, _ in wanted.values()})
-    tensors = _with_counters(tensors, (name for name, _ in wanted.values()))
-    _refuse_missing(model, tensors, (name for name, _ in wanted.values()))
-    return {key: _checked(model, name, tensors[name], like) for key, (name, like) in wanted.items()}
+        return _from_transformers(model, needs, tensors)
+    _refuse_unknown(model, "official", tensors, set(needs))
+    tensors = _with_counters(tensors, needs)
+    _refuse_missing(model, tensors, needs)
+    return dict(tensors)
+
+
+def _adapted(model: Model, network: nn.Module, official: Tensors) -> dict[str, torch.Tensor]:
+    """The network's own key -> tensor, each checked against the network's."""
+    names = {key: keys.official_key(model.family, key) for key in network.state_dict()}
+    return {key: _checked(model, names[key], official, like) for key, like in network.state_dict().items()}
 
 
 def _unwrap(tensors: Mapping) -> Tensors:
@@ -97,15 +107,12 @@ def _unwrap(tensors: Mapping) -> Tensors:
     return tensors
 
 
-def _require_transformers(model: Model, tensors: Tensors) -> None:
+def _from_transformers(model: Model, needs: list[str], tensors: Tensors) -> dict[str, torch.Tensor]:
+    """Official key -> tensor. Joining query, key and value copies them; everything else is shared."""
     if not keys.has_transformers_layout(model.family):
         raise CheckpointError(f"{model.name} has no transformers layout, but the file is in it."
                               f"{_belongs(model, tensors)}")
-
-
-def _from_transformers(model: Model, names: Iterable[str], tensors: Tensors) -> dict[str, torch.Tensor]:
-    """Official key -> tensor. Joining query, key and value copies them; everything else is shared."""
-    sources = {name: keys.transformers_keys(model.family, name) for name in names}
+    sources = {name: keys.transformers_keys(model.family, name) for name in needs}
     used = {source for group in sources.values() for source in group}
     _refuse_unknown(model, "transformers", tensors, used)
     _refuse_missing(model, tensors, used)
@@ -113,13 +120,13 @@ def _from_transformers(model: Model, names: Iterable[str], tensors: Tensors) -> 
             for name, group in sources.items()}
 
 
-def _with_counters(tensors: Tensors, names: Iterable[str]) -> Tensors:
+def _with_counters(tensors: Tensors, needs: list[str]) -> Tensors:
     """Add the batch counters if the file has none at all: torch wrote none before its batch-norm version 2.
 
     They count training steps; inference does not read them. A file that has some, or that says it is
     newer, must have all.
     """
-    counters = [name for name in names if name.endswith(COUNTER)]
+    counters = [name for name in needs if name.endswith(COUNTER)]
     versions = [about.get("version") or 0 for about in getattr(tensors, "_metadata", {}).values()]
     if max(versions, default=0) >= 2 or any(name in tensors for name in counters):
         return tensors
@@ -140,10 +147,11 @@ def _refuse_missing(model: Model, tensors: Tensors, used: Iterable[str]) -> None
                               f"{_belongs(model, tensors)}")
 
 
-def _checked(model: Model, name: str, tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+def _checked(model: Model, name: str, official: Tensors, like: torch.Tensor) -> torch.Tensor:
+    tensor = official[name]
     if tensor.shape != like.shape:
         raise CheckpointError(f"{name} of {model.name} has shape {tuple(like.shape)}, but in the file "
-                              f"{tuple(tensor.shape)}.{_belongs(model, {name: tensor})}")
+                              f"{tuple(tensor.shape)}.{_belongs(model, official)}")
     if tensor.is_floating_point() and like.is_floating_point():
         return tensor.to(like.dtype)
     if tensor.dtype != like.dtype:

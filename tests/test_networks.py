@@ -1,0 +1,136 @@
+"""The networks compute what the original code computed, from facts recorded in `tests/references`.
+
+Tolerance: the maximal error over the output's range. Two correct float32 evaluations of one network differ by
+up to 2e-5 between machines, for the convolutional ones most (the original code itself differs from its own
+recording by 1.97e-5 for DPT_Hybrid on another processor); a real mistake costs 1e-4 and far more.
+"""
+
+from __future__ import annotations
+
+import gc
+
+import numpy as np
+import pytest
+import torch
+
+from depth.models import MODELS, find
+from depth.networks import build, checkpoints
+from tests.references import NAMES, WIDE, Reference
+
+TOLERANCE = {"DPT_LeViT_224": 1e-4, "DPT_Hybrid": 3e-5, "MiDaS": 3e-5}
+LARGE = {row.name for row in MODELS if row.parameters > 2e8}
+NON_SQUARE = [row for row in MODELS if row.resize != "square"]
+SQUARE = [row for row in MODELS if row.resize == "square"]
+
+
+@pytest.fixture(autouse=True)
+def _free_memory():
+    """The large networks take gigabytes; do not wait for the collector."""
+    yield
+    gc.collect()
+
+
+def in_order():
+    """Cheap ones first; the large ones are marked."""
+    for name in sorted(NAMES, key=lambda name: find(name).parameters):
+        yield pytest.param(name, marks=[pytest.mark.slow] if name in LARGE else [])
+
+
+def hollow(row):
+    """A network that can compute but holds zeros: every tensor is one number, seen through its shape."""
+    return checkpoints.load(row, {
+        key: torch.zeros((), dtype=getattr(torch, dtype)).expand(shape)
+        for key, (shape, dtype) in checkpoints.schema(row).items()})
+
+
+@torch.inference_mode()
+def error(network: torch.nn.Module, picture: np.ndarray, expected: np.ndarray, step: int) -> float:
+    output = network(torch.from_numpy(picture))[0].numpy()[::step, ::step]
+    assert output.dtype == np.float32
+    assert output.shape == expected.shape
+    return float(np.abs(output - expected).max() / (expected.max() - expected.min()))
+
+
+def test_every_published_model_has_a_recording():
+    assert set(NAMES) == {row.name for row in MODELS if row.sources}
+
+
+@pytest.mark.parametrize("name", in_order())
+def test_output_equals_the_original(name):
+    """Whole picture, and where the encoder can, a part that is wider than high."""
+    reference = Reference(name)
+    tensors = {key: torch.from_numpy(array) for key, array in reference.state_dict().items()}
+    network = checkpoints.load(find(name), tensors)
+    picture, tolerance = reference.picture(), TOLERANCE.get(name, 2e-5)
+    assert error(network, picture, reference.square, 3) <= tolerance
+    if reference.wide is not None:
+        part = np.ascontiguousarray(picture[:, :, :WIDE[0], :WIDE[1]])
+        assert error(network, part, reference.wide, 2) <= tolerance
+
+
+def test_wide_recording_exists_for_every_encoder_that_can():
+    assert {name for name in NAMES if Reference(name).wide is not None} == {
+        row.name for row in NON_SQUARE if row.sources}
+
+
+def test_output_does_not_depend_on_the_other_pictures_of_the_batch():
+    reference = Reference("MiDaS_small")
+    tensors = {key: torch.from_numpy(array) for key, array in reference.state_dict().items()}
+    network = checkpoints.load(find("MiDaS_small"), tensors)
+    picture = torch.from_numpy(reference.picture())
+    with torch.inference_mode():
+        alone, together = network(picture), network(torch.cat((picture, picture.flip(3))))
+    assert (alone - together[:1]).abs().max() <= 1e-5 * alone.max()
+
+
+@pytest.mark.parametrize("row", NON_SQUARE, ids=lambda row: row.name)
+@pytest.mark.parametrize("size", [(64, 96), (96, 32)])
+def test_any_multiple_of_32_is_taken(row, size):
+    with torch.inference_mode():
+        assert hollow(row)(torch.zeros(2, 3, *size)).shape == (2, *size)
+
+
+@pytest.mark.parametrize("row", SQUARE, ids=lambda row: row.name)
+def test_square_network_refuses_another_size(row):
+    network = build(row)
+    for size in [(row.size, row.size - 32), (row.size - 32, row.size), (row.size + 32, row.size + 32)]:
+        with pytest.raises(ValueError, match=f"{row.size}x{row.size}"):
+            network(torch.zeros(1, 3, *size, device="meta"))
+
+
+@pytest.mark.parametrize("row", NON_SQUARE, ids=lambda row: row.name)
+def test_size_that_is_no_multiple_of_32_is_refused(row):
+    with pytest.raises(ValueError, match="multiples of 32"):
+        build(row)(torch.zeros(1, 3, 96, 100, device="meta"))
+
+
+@pytest.mark.parametrize("row", MODELS, ids=lambda row: row.name)
+def test_build_takes_no_memory(row):
+    network = build(row)
+    assert all(tensor.is_meta for tensor in (*network.parameters(), *network.buffers()))
+    assert not network.training
+
+
+@pytest.mark.parametrize("row", MODELS, ids=lambda row: row.name)
+def test_building_and_loading_draw_no_random_numbers(row):
+    before = torch.get_rng_state()
+    hollow(row)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("row", MODELS, ids=lambda row: row.name)
+def test_parameter_count_of_the_row_is_the_checkpoints(row):
+    """Counters and structural tensors are no parameters; running statistics are none either."""
+    if row.bundled:
+        counted = sum(parameter.numel() for parameter in build(row).parameters())
+    else:
+        counted = sum(int(np.prod(shape)) for key, (shape, rule) in Reference(row.name).tensors.items()
+                      if rule != "structural" and not key.endswith(("num_batches_tracked", "running_mean", "running_var")))
+    assert counted == row.parameters
+
+
+def test_building_leaves_no_hooks_behind():
+    for row in MODELS:
+        for module in build(row).modules():
+            assert not module._forward_hooks
+            assert not module._forward_pre_hooks
