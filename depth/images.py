@@ -205,9 +205,10 @@ def _formats(path: Path) -> tuple[str, ...]:
 
 
 def _is_heif(path: Path) -> bool:
+    """By its brand; AVIF files, which Pillow reads itself, may begin with the same general one."""
     with path.open("rb") as file:
-        head = file.read(12)
-    return head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS
+        head = file.read(64)
+    return head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS and b"avif" not in head
 
 
 def _unreadable(path: Path, error: Exception) -> ImageError:
@@ -225,8 +226,8 @@ def _unreadable(path: Path, error: Exception) -> ImageError:
 def _from_picture(picture: Image.Image, where: str) -> np.ndarray:
     _check_size(picture.height, picture.width, where)
     try:
-        if getattr(picture, "is_animated", False):
-            picture.seek(0)  # the caller's picture may stand elsewhere
+        if picture.tell():
+            picture.seek(0)  # the caller's animation stands at another frame
         upright = ImageOps.exif_transpose(picture)
         pixels = np.asarray(upright) if _is_deep(upright) else _colour(upright)
     except Exception as error:  # as in _from_file: decoders raise anything

@@ -216,6 +216,13 @@ def test_heic_names_the_missing_package(tmp_path, monkeypatch):
     assert "pillow-heif" in refusal(path) and "phone.heic" in refusal(path)
 
 
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow reads no AVIF")
+def test_avif_under_the_general_brand_is_read_by_pillow(tmp_path):
+    path = saved(tmp_path, Image.fromarray(COLOURS), "a.avif", quality=100)
+    path.write_bytes(path.read_bytes().replace(b"ftypavif", b"ftypmif1", 1))
+    assert open_rgb(path).shape == (3, 2, 3)
+
+
 def test_missing_path_folder_and_null_byte_are_refused(tmp_path):
     assert "none.png" in refusal(tmp_path / "none.png")
     assert "folder" in refusal(tmp_path)
