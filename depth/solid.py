@@ -31,17 +31,21 @@ _VERTICES, _INDICES = 34962, 34963  # glTF buffer targets
 _PLY_VERTEX = [(axis, "<f4") for axis in "xyz"] + [(colour, "u1") for colour in ("red", "green", "blue")]
 
 
-def save_ply(path: str | Path, rgb: np.ndarray, values: ArrayLike, *, fov: float = FOV,
+def save_ply(path: str | Path, rgb: np.ndarray, values: ArrayLike, *, fov: float = FOV, edges: float | None = None,
              calibration: Calibration | None = None, most: int = MAX_POINTS) -> Path:
     """One coloured point for each pixel, or for a regular grid of at most `most` of them.
 
-    `rgb`: `H×W×3` in 0..1, as large as the map. Raises UsageError.
+    `rgb`: `H×W×3` in 0..1, as large as the map. `edges`: points beside a larger jump than this part of
+    the map's range are left out, since at blurred edges they hang in the air; None keeps all. Raises
+    UsageError, also when nothing would be left.
     """
     depth, rows, columns = _grid(rgb, values, most)
     grid = np.ix_(rows, columns)
-    vertices = np.empty(len(rows) * len(columns), _PLY_VERTEX)
-    where = _space(depth, calibration, fov)[grid].reshape(-1, 3)
-    colours = np.round(rgb[grid] * 255).reshape(-1, 3)
+    kept = _steepest(depth[grid]) <= (np.inf if edges is None else edges * np.ptp(depth))
+    _refuse_nothing(kept.any(), edges)
+    vertices = np.empty(np.count_nonzero(kept), _PLY_VERTEX)
+    where = _space(depth, calibration, fov)[grid][kept]
+    colours = np.round(rgb[grid][kept] * 255)
     for column, name in enumerate("xyz"):
         vertices[name] = where[:, column]
     for column, name in enumerate(("red", "green", "blue")):
@@ -97,10 +101,23 @@ def _triangles(depth: np.ndarray, edges: float | None, spread: float) -> np.ndar
                          got=f"{depth.shape[0]}×{depth.shape[1]}")
     if edges is not None:
         triangles = triangles[np.ptp(depth.reshape(-1)[triangles], axis=1) <= edges * spread]
-    if not len(triangles):
-        raise UsageError("Cutting at edges leaves nothing of the mesh.", got=f"edges at {edges}",
-                         next_step="Cut less.")
+    _refuse_nothing(len(triangles) > 0, edges)
     return triangles
+
+
+def _steepest(depth: np.ndarray) -> np.ndarray:
+    """The largest jump from each sample to one of its four neighbours, `H×W`."""
+    jumps = np.zeros(depth.shape)
+    for axis in (0, 1):
+        step = np.abs(np.diff(depth, axis=axis))
+        for side in ((0, 1), (1, 0)):  # the neighbour after, the neighbour before
+            jumps = np.maximum(jumps, np.pad(step, [side if axis == padded else (0, 0) for padded in (0, 1)]))
+    return jumps
+
+
+def _refuse_nothing(something: bool, edges: float | None) -> None:
+    if not something:
+        raise UsageError("Cutting at edges leaves nothing.", got=f"edges at {edges}", next_step="Cut less.")
 
 
 def _jpeg(rgb: np.ndarray) -> bytes:

@@ -72,6 +72,21 @@ def test_calibrated_points_are_in_its_unit_and_have_a_backdrop(tmp_path):
     np.testing.assert_allclose(z.max(), 2 * FAR, rtol=1e-5)
 
 
+def test_points_beside_an_edge_are_left_out_on_request(tmp_path):
+    step = np.zeros((12, 16))
+    step[:, 8:] = 1
+    vertices = read_ply(save_ply(tmp_path / "a.ply", RGB, step, edges=0.5))
+    assert len(vertices) == 12 * 14
+    expected = np.round(np.delete(RGB, [7, 8], axis=1)[..., 0] * 255).ravel()
+    np.testing.assert_array_equal(vertices["red"], expected)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1), (3, 4)])
+def test_constant_map_keeps_all_its_points(tmp_path, shape):
+    vertices = read_ply(save_ply(tmp_path / "a.ply", np.zeros((*shape, 3)), np.ones(shape), edges=0.0))
+    assert len(vertices) == shape[0] * shape[1]
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (1, 40), (3000, 7), (300, 400)])
 def test_points_are_bounded(tmp_path, shape):
     vertices = read_ply(save_ply(tmp_path / "a.ply", np.zeros((*shape, 3)), np.ones(shape), most=1000))
@@ -144,9 +159,10 @@ def test_picture_too_small_for_a_mesh_is_refused_and_leaves_no_file(tmp_path, sh
     assert not list(tmp_path.iterdir())
 
 
-def test_cutting_everything_away_is_refused(tmp_path):
+@pytest.mark.parametrize("save", [save_glb, save_ply])
+def test_cutting_everything_away_is_refused(tmp_path, save):
     with pytest.raises(UsageError, match="leaves nothing"):
-        save_glb(tmp_path / "a.glb", RGB, np.indices((12, 16)).sum(0) % 2, edges=0.5)  # a checkerboard
+        save(tmp_path / "a", RGB, np.indices((12, 16)).sum(0) % 2, edges=0.5)  # a checkerboard
 
 
 @pytest.mark.parametrize("save", [save_glb, save_ply])
