@@ -139,6 +139,12 @@ def link_or_copy(source: Path, target: Path) -> str:
     return "copy"
 
 
+def copy_bytes(source: Path, target: Path) -> None:
+    """An independent copy: changing one never changes the other."""
+    if not _reflink(source, target):
+        shutil.copyfile(source, target)
+
+
 def _reflink(source: Path, target: Path) -> bool:
     if sys.platform != "linux":
         return False

@@ -17,7 +17,7 @@ from cache.errors import (
 )
 from cache.files import existing, require_space, sha256
 from cache.hub import Progress, ProgressCallback, RemoteFile
-from cache.manifest import Manifest, Source
+from cache.manifest import Manifest, Payload, Source
 from cache.records import FORMATS, Checkpoint, Weights
 from cache.store import MANIFEST, Folder
 
@@ -61,6 +61,19 @@ def ensure(ask: Ask) -> Manifest:
             manifest = build(ask.folder, manifest, missing, weights.tensors, made_from=weights.format,
                              blob=_blob(ask, manifest), progress=ask.progress, cancel=ask.cancel)
     return manifest
+
+
+def repair(ask: Ask) -> None:
+    """Make every recorded format good again from what is on this machine. Raises where nothing good is left."""
+    notes: list[str] = []
+    weights = own_copy(ask, notes) or from_hub_cache(ask, notes, must_store=True)
+    manifest = ask.folder.manifest()
+    if weights is None or manifest is None:
+        raise NotAvailable("No good copy is left on this machine.", where=ask.folder.path, got=" | ".join(notes) or None,
+                           next_step="Download the model again.")
+    bad = {format: "found broken by optimize" for format in manifest.files if not _is_good(ask, manifest, format)}
+    if bad:
+        _heal(ask, bad, weights, notes)
 
 
 # -- own copies ------------------------------------------------------------------------------------
@@ -174,15 +187,25 @@ def _heal(ask: Ask, bad: dict[str, str], weights: Weights | None, notes: list[st
                 return
             lost = [format for format in bad if format in manifest.files and not _is_good(ask, manifest, format)]
             for format in lost:
-                path = ask.folder.path / manifest.files[format].name
+                payload = manifest.files[format]
                 manifest = manifest.without(format)
                 ask.folder.save(manifest)
-                ask.folder.quarantine(path, bad[format])
+                if not _has_own_bytes(ask, format, payload):
+                    ask.folder.quarantine(ask.folder.path / payload.name, bad[format])
             if weights is not None and lost:
                 build(ask.folder, manifest, lost, weights.tensors, made_from=weights.format,
                       blob=_blob(ask, manifest), progress=ask.progress, cancel=ask.cancel)
     except (CacheError, IntegrityError) as error:
         notes.append(f"not repaired: {error}")
+
+
+def _has_own_bytes(ask: Ask, format: str, payload: Payload) -> bool:
+    """A .pkl may be sound itself while the .h5 it borrows from is not."""
+    try:
+        ask.folder.check(format, payload, ask.cancel)
+        return True
+    except WeightsError:
+        return False
 
 
 def _is_good(ask: Ask, manifest: Manifest, format: str) -> bool:

@@ -11,8 +11,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from cache import inventory, loading, places
+from cache import bundle, exchange, formats, inventory, loading, places, plans
 from cache.errors import NotAvailable, UsageError
+from cache.files import open_regular
 from cache.hub import ProgressCallback
 from cache.records import (
     FORMATS, Checkpoint, Exported, Health, Imported, Info, ModelEntry, Plan, Status, Verdict, Weights,
@@ -99,7 +100,16 @@ class ModelManager:
         dtype "fp16" or "bf16" converts floating tensors (not in bundles). name None with "bundle"
         packs every cached model.
         """
-        raise NotImplementedError
+        path = Path(path)
+        format = self._export_format(path, format)
+        if format == "bundle":
+            if dtype is not None:
+                raise UsageError("A bundle keeps the number types as they are.", got=dtype[:40])
+            chosen = [self.find(name)] if name else self.checkpoints
+            return bundle.write([self._ask(checkpoint.name, None, progress, None) for checkpoint in chosen], path, overwrite)
+        if name is None:
+            raise UsageError("Say which model to export, or export a bundle of all.", expected=", ".join(self.names))
+        return exchange.export(self._ask(name, [format], progress, None, offline=True), path, format, dtype, overwrite)
 
     def import_(self, path: Path, name: str | None = None, *,
                 progress: ProgressCallback | None = None) -> Imported:
@@ -107,12 +117,25 @@ class ModelManager:
 
         name None works when the tensors fit exactly one model. A bundle enters whole or not at all.
         """
-        raise NotImplementedError
+        path = Path(path)
+        chosen = [self.find(name)] if name else self.checkpoints
+        asks = [self._ask(checkpoint.name, None, progress, None, offline=True) for checkpoint in chosen]
+        with open_regular(path) as file:
+            packed = formats.sniff(file) == "bundle"
+        if packed:
+            taken = bundle.read(path, [self._ask(known, None, progress, None, offline=True) for known in self.names])
+            return Imported(path, "bundle", tuple(self._entry(ask.checkpoint) for ask in taken))
+        format, ask = exchange.import_file(path, asks)
+        return Imported(path, format, (self._entry(ask.checkpoint),))
 
     def clear(self, names: Sequence[str] | str | None = None, *, all: bool = False,
               dry_run: bool = False) -> Plan:
         """Remove models from the own cache; the Hub client's cache is never touched."""
-        raise NotImplementedError
+        if all == bool(names):
+            raise UsageError("Say which models to clear, or all.", expected=", ".join(self.names))
+        chosen = self.checkpoints if all else [self.find(name) for name in dict.fromkeys(_listed(names))]
+        plan = plans.clear_plan(self.store, chosen, all)
+        return plan if dry_run else self.execute(plan)
 
     def optimize(self, dry_run: bool = False) -> Plan:
         """Remove temporaries, quarantine, orphans and duplicates; repair; keep the quota.
@@ -120,11 +143,13 @@ class ModelManager:
         The quota evicts derived formats first, then models by last use; never a kept model, never
         one that is open in a live process.
         """
-        raise NotImplementedError
+        plan = plans.optimize_plan(self.store, self.checkpoints, self.formats, self.max_bytes,
+                                   lambda checkpoint: self._ask(checkpoint.name, None, None, None, offline=True))
+        return plan if dry_run else self.execute(plan)
 
     def execute(self, plan: Plan) -> Plan:
         """Do exactly the steps of a plan made by `clear` or `optimize` with dry_run."""
-        raise NotImplementedError
+        return plans.execute(self.store, plan, lambda name: self._ask(name, None, None, None, offline=True))
 
     def keep(self, name: str, kept: bool = True) -> ModelEntry:
         """Mark a cached model as never to be evicted by the quota (or lift the mark)."""
@@ -153,6 +178,15 @@ class ModelManager:
 
     def _entry(self, checkpoint: Checkpoint) -> ModelEntry:
         return inventory.entry(self.store.folder(checkpoint.name), checkpoint, self.formats)
+
+    @staticmethod
+    def _export_format(path: Path, format: str | None) -> str:
+        if format is None:
+            return formats.by_suffix(path)
+        format = format.lower().lstrip(".")
+        if format not in (*FORMATS, "bundle"):
+            raise UsageError("There is no such format.", got=format[:40], expected=", ".join((*FORMATS, "bundle")))
+        return format
 
     @staticmethod
     def _formats(formats: Sequence[str]) -> tuple[str, ...]:

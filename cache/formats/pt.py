@@ -152,7 +152,7 @@ def _check_views(root: Any, size: int) -> None:
 
 def _check_zip(file: BinaryIO) -> None:
     size = os.fstat(file.fileno()).st_size
-    _check_directory(file, size)
+    check_directory(file, size)
     try:
         archive = zipfile.ZipFile(file)
         members = archive.infolist()
@@ -230,7 +230,7 @@ def _payload(file: BinaryIO, item: zipfile.ZipInfo) -> int:
     return file.seek(item.header_offset + 30 + name + extra)
 
 
-def _check_directory(file: BinaryIO, size: int) -> None:
+def check_directory(file: BinaryIO, size: int) -> None:
     """Bound the list of members before zipfile reads it whole."""
     file.seek(max(0, size - 70_000))
     tail = file.read()
