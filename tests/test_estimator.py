@@ -11,7 +11,15 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from cache.errors import ImageError, InvalidModelFile, UnknownModel, UsageError, WeightsError, WrongCheckpoint
+from cache.errors import (
+    ImageError,
+    InvalidModelFile,
+    NotAvailable,
+    UnknownModel,
+    UsageError,
+    WeightsError,
+    WrongCheckpoint,
+)
 from depth import DepthMap, MiDaSDepthEstimator, estimator
 from depth.images import network_size
 from depth.models import MODELS, find
@@ -48,6 +56,20 @@ def weights(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def tiny(weights) -> MiDaSDepthEstimator:
     return MiDaSDepthEstimator("Tiny", device="cpu", weights=weights)
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory) -> Path:
+    """The recorded weights of MiDaS_small as its official checkpoint."""
+    path = tmp_path_factory.mktemp("recorded") / "midas_v21_small_256.pt"
+    tensors = Reference("MiDaS_small").state_dict()
+    torch.save({key: torch.from_numpy(array.copy()) for key, array in tensors.items()}, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def small(recorded) -> MiDaSDepthEstimator:
+    return MiDaSDepthEstimator("midas_v21_small", device="cpu", weights=recorded)
 
 
 def close(ours: np.ndarray, theirs: np.ndarray, bar: float = 2e-3) -> None:
@@ -96,17 +118,13 @@ def test_bad_picture_is_refused_and_the_next_one_works(tiny, tmp_path):
     assert tiny.predict(PHOTO).shape == (90, 120)
 
 
-def test_whole_way_from_file_to_depth_gives_what_the_original_gave(tmp_path):
-    """MiDaS_small with the recorded weights; its picture has the network's size, so no resampling hides an error.
+def test_whole_way_from_file_to_depth_gives_what_the_original_gave(small):
+    """The picture has the network's size, so no resampling hides an error.
 
     The network alone is within 2e-5 of the range on the recording machine; 5e-5 leaves room for others.
     """
-    reference = Reference("MiDaS_small")
-    torch.save({key: torch.from_numpy(array.copy()) for key, array in reference.state_dict().items()},
-               tmp_path / "midas_v21_small_256.pt")
-    small = MiDaSDepthEstimator("midas_v21_small", device="cpu", weights=tmp_path / "midas_v21_small_256.pt")
     depth = small.predict(Path(references.__file__).parent / "square_256.png")
-    close(depth.values[::3, ::3], reference.square, 5e-5)
+    close(depth.values[::3, ::3], Reference("MiDaS_small").square, 5e-5)
 
 
 # Many pictures
@@ -225,7 +243,8 @@ def test_training_checkpoint_with_optimizer_is_read(tmp_path, tiny):
 # The shared store and the cache
 
 
-def test_shared_gives_one_estimator_for_all_spellings_and_unloads():
+def test_shared_gives_one_estimator_for_all_spellings_and_unloads(weights, monkeypatch):
+    monkeypatch.setattr(estimator, "BUNDLED", weights.parent)
     estimator.unload()
     first = estimator.shared("Tiny", "cpu")
     assert estimator.shared("TINY", "cpu") is first and estimator.loaded() == ("Tiny",)
@@ -240,6 +259,20 @@ def test_bundled_model_needs_nothing_else():
 
 def test_cache_knows_every_model_that_is_not_bundled(tmp_path):
     assert set(estimator.manager(tmp_path).names) == {model.name for model in MODELS if not model.bundled}
+
+
+def test_cached_weights_give_the_same_depth_as_their_file(tmp_path, recorded, small, monkeypatch):
+    monkeypatch.setenv("DEPTHMAP_FORMATS", "pt")
+    cache = estimator.manager(tmp_path)
+    cache.import_(recorded, "MiDaS_small")
+    cached = MiDaSDepthEstimator("MiDaS_small", device="cpu", manager=cache)
+    assert cached.source == "cache"
+    np.testing.assert_array_equal(cached.predict(PHOTO).values, small.predict(PHOTO).values)
+
+
+def test_model_without_a_copy_and_without_a_network_is_not_available(tmp_path):
+    with pytest.raises(NotAvailable, match="MiDaS_small"):
+        MiDaSDepthEstimator("MiDaS_small", manager=estimator.manager(tmp_path))
 
 
 def test_door_translates_what_the_networks_refuse(tmp_path):
