@@ -76,18 +76,15 @@ def run(inputs: Iterable[str | Path], output: str | Path, estimator: Estimator |
     inputs = [Path(path) for path in inputs]
     _check_output(inputs, output, overwrite)
     sources = find(inputs, output)
-    if not sources:
-        raise UsageError("There are no pictures here.", where=", ".join(path.name or str(path) for path in inputs),
-                         expected="files ending in " + ", ".join(sorted(SUFFIXES)))
-    _make(output.parent if is_zip(output) else output)
+    make(output.parent if is_zip(output) else output)
     label = label or str(getattr(getattr(estimator, "model", None), "name", None) or type(estimator).__name__)
     load = cache(estimator if not hasattr(estimator, "predict") else lambda: estimator)
-    job = _Job(load, options, label, overwrite, cancel or threading.Event())
+    job = Job(load, options, label, overwrite, cancel or threading.Event())
     return _into_zip(job, sources, output) if is_zip(output) else _into_folder(job, sources, output)
 
 
 @dataclass(frozen=True)
-class _Job:
+class Job:
     """What is the same for every picture of a run."""
 
     load: Callable[[], Estimator]
@@ -97,16 +94,17 @@ class _Job:
     cancel: threading.Event
 
     def identity(self, source: Source) -> Identity:
+        """What an output of this run depends on. Raises OSError if the picture is gone."""
         return Identity(source.name, source.stamp, self.label, self.options.key)
 
 
-def _into_folder(job: _Job, sources: list[Source], output: Path) -> Iterator[Record]:
+def _into_folder(job: Job, sources: list[Source], output: Path) -> Iterator[Record]:
     ledger, records, started = Ledger(output), [], time.time()
     try:
         with ExitStack() as stack:
             opener = Opener(stack)
             for source in _until_cancelled(job, sources):
-                records.append(_one(job, source, opener, output, ledger, len(records) + 1, len(sources)))
+                records.append(do_one(job, source, opener, output, ledger, len(records) + 1, len(sources)))
                 yield records[-1]
     finally:
         report = _report(job, records, len(sources), started)
@@ -114,13 +112,13 @@ def _into_folder(job: _Job, sources: list[Source], output: Path) -> Iterator[Rec
             save_atomically(output / REPORT, lambda file: file.write(report))
 
 
-def _into_zip(job: _Job, sources: list[Source], output: Path) -> Iterator[Record]:
+def _into_zip(job: Job, sources: list[Source], output: Path) -> Iterator[Record]:
     records, started = [], time.time()
     with growing(output) as path, TemporaryDirectory(prefix="depthmap-") as scratch, ExitStack() as stack:
         archive = stack.enter_context(zipfile.ZipFile(path, "w"))
         opener = Opener(stack)
         for source in _until_cancelled(job, sources):
-            records.append(_one(job, source, opener, Path(scratch), None, len(records) + 1, len(sources)))
+            records.append(do_one(job, source, opener, Path(scratch), None, len(records) + 1, len(sources)))
             with _disk_errors(output):
                 for name in records[-1].outputs:
                     archive.write(Path(scratch) / name, name, compress_type=_compression(name))
@@ -130,7 +128,7 @@ def _into_zip(job: _Job, sources: list[Source], output: Path) -> Iterator[Record
         archive.close()
 
 
-def _one(job: _Job, source: Source, opener: Opener, folder: Path, ledger: Ledger | None,
+def do_one(job: Job, source: Source, opener: Opener, folder: Path, ledger: Ledger | None,
          done: int, total: int) -> Record:
     """Do one picture; whatever is wrong with it becomes a sentence in its record."""
     started = time.perf_counter()
@@ -155,7 +153,7 @@ def _one(job: _Job, source: Source, opener: Opener, folder: Path, ledger: Ledger
     return Record(done, total, source.name, False, sentence, time.perf_counter() - started)
 
 
-def _earlier(job: _Job, source: Source, ledger: Ledger | None) -> dict[str, str] | None:
+def _earlier(job: Job, source: Source, ledger: Ledger | None) -> dict[str, str] | None:
     """What an earlier run has made of this picture. One that has vanished is told when it is opened."""
     try:
         return ledger.outputs(job.identity(source)) if ledger and not job.overwrite else None
@@ -163,7 +161,7 @@ def _earlier(job: _Job, source: Source, ledger: Ledger | None) -> dict[str, str]
         return None
 
 
-def _outputs(job: _Job, source: Source, estimator: Estimator, opener: Opener, folder: Path,
+def _outputs(job: Job, source: Source, estimator: Estimator, opener: Opener, folder: Path,
              ledger: Ledger | None) -> dict[str, str]:
     """Make the files of one picture. Its stamp is taken first: if it changes meanwhile, it is done again."""
     identity = job.identity(source)
@@ -175,14 +173,14 @@ def _outputs(job: _Job, source: Source, estimator: Estimator, opener: Opener, fo
     return outputs
 
 
-def _until_cancelled(job: _Job, sources: list[Source]) -> Iterator[Source]:
+def _until_cancelled(job: Job, sources: list[Source]) -> Iterator[Source]:
     for source in sources:
         if job.cancel.is_set():
             return
         yield source
 
 
-def _report(job: _Job, records: list[Record], total: int, started: float) -> bytes:
+def _report(job: Job, records: list[Record], total: int, started: float) -> bytes:
     """The run as JSON: what was asked, the counts, and a line for each picture."""
     files = [{key: value for key, value in asdict(record).items() if key not in {"done", "total"}}
              for record in records]
@@ -208,7 +206,8 @@ def _check_output(inputs: list[Path], output: Path, overwrite: bool) -> None:
         raise UsageError("The output must be a folder or a zip.", where=output.name, next_step="Name a folder.")
 
 
-def _make(folder: Path) -> None:
+def make(folder: Path) -> None:
+    """An output folder and those above it. Raises UsageError where that is not allowed."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -21,17 +21,20 @@ MAX_STEM = 180  # bytes of an output name before its ending; file systems stop a
 class Source:
     """One picture to do: its name for people, the relative output name without ending, and where it is.
 
-    `entry` is set for one that lies in the zip at `path`.
+    `entry` is set for one that lies in the zip at `path`; `mark` for one whose `path` is a passing copy.
     """
 
     name: str
     stem: str
     path: Path
     entry: zipfile.ZipInfo | None = None
+    mark: str | None = None
 
     @property
     def stamp(self) -> str:
         """Changes when the picture does: its size with its time, or its checksum in a zip."""
+        if self.mark:
+            return self.mark
         if self.entry:
             return f"{self.entry.file_size}-{self.entry.CRC:08x}"
         found = self.path.stat()
@@ -42,7 +45,8 @@ def find(inputs: Iterable[Path], output: Path | None = None) -> list[Source]:
     """The pictures in files, folders (all the way down) and zips, in a stable order, each once.
 
     A file named by itself is taken whatever its ending; in folders and zips the ending decides, and hidden
-    files and the output folder are left out. Raises UsageError for a path that is not there.
+    files and the output folder are left out. Raises UsageError for a path that is not there, and if there
+    is no picture.
     """
     inputs = list(inputs)
     several = sum(path.is_dir() or is_zip(path) for path in inputs) > 1
@@ -57,10 +61,13 @@ def find(inputs: Iterable[Path], output: Path | None = None) -> list[Source]:
             found.append((path.name, path, None))
         else:
             raise UsageError("There is no such file or folder.", where=path)
+    if not found:
+        raise UsageError("There are no pictures here.", where=", ".join(path.name or str(path) for path in inputs),
+                         expected="files ending in " + ", ".join(sorted(SUFFIXES)))
     unique = {(path.resolve(), entry.filename if entry else ""): (name, path, entry) for name, path, entry in found}
     names = [name for name, _, _ in unique.values()]
     return [Source(name, stem, path, entry)
-            for (name, path, entry), stem in zip(unique.values(), _stems(names), strict=True)]
+            for (name, path, entry), stem in zip(unique.values(), stems(names), strict=True)]
 
 
 class Opener:
@@ -105,10 +112,10 @@ def is_zip(path: Path) -> bool:
     return path.suffix.lower() == ".zip"
 
 
-def _stems(names: list[str]) -> list[str]:
+def stems(names: list[str]) -> list[str]:
     """An output name for each picture: safe on every file system, and none like another in any case."""
     taken: set[str] = set()
-    stems = []
+    found = []
     for name in names:
         wanted = stem = _tidy(name)
         number = 1
@@ -116,8 +123,8 @@ def _stems(names: list[str]) -> list[str]:
             number += 1
             stem = f"{wanted}-{number}"
         taken.add(stem.casefold())
-        stems.append(stem)
-    return stems
+        found.append(stem)
+    return found
 
 
 def _tidy(name: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,6 +25,31 @@ class Brightness:
     def predict(self, image) -> DepthMap:
         self.seen.append(image)
         return DepthMap(open_rgb(image).mean(axis=2) * 100, self.model.name)
+
+
+class Logged(Brightness):
+    """Leaves a line for each picture in a folder that all workers see, under the worker's number."""
+
+    def __init__(self, folder: Path):
+        super().__init__()
+        self.log = folder / f"{os.getpid()}.log"
+        self.log.touch()
+
+    def predict(self, image):
+        with self.log.open("a") as file:
+            file.write(f"{Path(image).name}\n")
+        return super().predict(image)
+
+
+class Killed(Logged):
+    """Its process is killed outright at one picture, the first time that any worker meets it."""
+
+    def predict(self, image):
+        mark = self.log.with_name("killed")
+        if Path(image).name == "07.png" and not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().predict(image)
 
 
 def picture(path: Path, height: int = 12, width: int = 16, start: int = 0) -> Path:

@@ -1,0 +1,139 @@
+"""The same work on a real local Ray cluster of two workers; one of them is killed on the way.
+
+The cluster starts once for the file, keeps its logs in a folder of its own and takes it along at the end.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cache.errors import UnknownModel, UsageError
+from depth import raydata
+from depth.__main__ import main
+from depth.outputs import Options
+from tests.brightness import Brightness, Killed, Logged, picture
+
+ROOT = Path(__file__).resolve().parents[1]
+pytestmark = pytest.mark.slow
+os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_DISABLE_IMPORT_WARNING="1", RAY_DEDUP_LOGS="0",
+                  RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0")
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    import ray
+
+    folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # short: sockets lie in it
+    monkeypatch = pytest.MonkeyPatch()
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # inherited by the workers
+    ray.init(num_cpus=3, include_dashboard=False, _temp_dir=folder, object_store_memory=100 * 2**20,
+             log_to_driver=False, logging_level="ERROR")
+    yield ray
+    ray.shutdown()
+    monkeypatch.undo()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def worked(folder: Path) -> list[str]:
+    return [line for log in folder.glob("*.log") for line in log.read_text().splitlines()]
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """40 pictures, two of one name in folders of their own, and a bad one."""
+    for number in range(40):
+        picture(tmp_path / "photos" / f"{number:02d}.png", 6, 8, number)
+    picture(tmp_path / "photos/deeper/07.png")
+    (tmp_path / "photos/bad.png").write_bytes(b"no picture")
+    (tmp_path / "log").mkdir()
+    return tmp_path / "photos"
+
+
+def table(path: Path, photos: Path, rows: int = 20) -> Path:
+    import pyarrow
+    import pyarrow.parquet
+
+    paths = sorted(photos.glob("[0-9]*.png"))[:rows]
+    pyarrow.parquet.write_table(pyarrow.table({"image": [path.read_bytes() for path in paths],
+                                               "name": [path.name for path in paths]}), path)
+    return path
+
+
+def test_killed_worker_loses_nothing_and_a_restart_skips_what_is_done(cluster, photos, tmp_path):
+    records = list(raydata.run(photos, tmp_path / "out", load=partial(Killed, tmp_path / "log")))
+    assert (tmp_path / "log/killed").exists()
+    assert {record.name: record.ok for record in records if not record.ok} == {"bad.png": False}
+    assert sorted(record.done for record in records) == list(range(1, 43))
+    assert len(list((tmp_path / "out").rglob("*_depth16.png"))) == 41
+    assert len(list((tmp_path / "log").glob("*.log"))) >= 2  # more than one process worked
+
+    shutil.rmtree(tmp_path / "log")
+    (tmp_path / "log").mkdir()
+    again = list(raydata.run(photos, tmp_path / "out", load=partial(Logged, tmp_path / "log")))
+    assert sum(record.skipped for record in again) == 41
+    assert worked(tmp_path / "log") == ["bad.png"]
+
+
+def test_parquet_in_and_out_and_a_restart_skips_what_is_done(cluster, photos, tmp_path):
+    import pyarrow.parquet
+
+    source, target = table(tmp_path / "in.parquet", photos), tmp_path / "out.parquet"
+    load = partial(Logged, tmp_path / "log")
+    records = list(raydata.run(source, target, load=load, options=Options(("npy", "png16"))))
+    assert len(records) == 20 and all(record.ok for record in records)
+    rows = pyarrow.parquet.read_table(target).to_pylist()
+    assert sorted(row["name"] for row in rows) == [f"{number:02d}.png" for number in range(20)]
+    (tmp_path / "one.npy").write_bytes(next(row["npy"] for row in rows if row["name"] == "03.png"))
+    expected = Brightness().predict(photos / "03.png").values
+    assert np.array_equal(np.load(tmp_path / "one.npy"), expected)
+
+    again = list(raydata.run(source, target, load=load, options=Options(("npy", "png16"))))
+    assert all(record.skipped for record in again) and len(worked(tmp_path / "log")) == 20
+    assert len(pyarrow.parquet.read_table(target)) == 20
+
+
+def test_glob_is_done_and_the_shell_goes_on_with_the_work(cluster, photos, tmp_path):
+    list(raydata.run(str(photos / "0*.png"), tmp_path / "out", load=Brightness))
+    shell = Brightness()
+    main([*map(str, sorted(photos.glob("[01]*.png"))), "-o", str(tmp_path / "out")], estimator=shell)
+    assert [Path(image).name for image in shell.seen] == [f"{number}.png" for number in range(10, 20)]
+
+
+def test_model_that_cannot_be_loaded_is_our_own_sentence(cluster, photos, tmp_path):
+    def load():
+        raise UnknownModel("There is no model named 'x'.")
+
+    with pytest.raises(UnknownModel, match="no model named 'x'"):
+        list(raydata.run(photos, tmp_path / "out", load=load))
+
+
+@pytest.mark.parametrize(("name", "content", "sentence"), [
+    ("in.parquet", b"no table", "cannot be read"), ("photos.zip", None, "do not read zips"),
+])
+def test_what_workers_cannot_read_is_refused_before_the_work(cluster, photos, tmp_path, name, content, sentence):
+    if content is None:
+        shutil.make_archive(str(tmp_path / "photos"), "zip", photos)
+    else:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(UsageError, match=sentence):
+        raydata.run(tmp_path / name, tmp_path / "out", load=Brightness)
+    assert not (tmp_path / "out").exists()
+
+
+def test_table_without_pictures_or_with_equal_names_is_refused(cluster, tmp_path):
+    import pyarrow
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pyarrow.table({"x": [1]}), tmp_path / "none.parquet")
+    pyarrow.parquet.write_table(pyarrow.table({"image": [b"", b""], "name": ["a.png", "A.jpg"]}),
+                                tmp_path / "twice.parquet")
+    for name, sentence in (("none.parquet", "no pictures"), ("twice.parquet", "one output name")):
+        with pytest.raises(UsageError, match=sentence):
+            raydata.run(tmp_path / name, tmp_path / "out", load=Brightness)
