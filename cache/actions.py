@@ -70,7 +70,7 @@ class Actions:
                overwrite: bool = False) -> Job:
         """Write one model (None with "bundle": all) into the export folder; the result is Exported."""
         name = self._cached(name) if name else None
-        path = self.export_path(file or export_name(name, format, dtype))
+        path = self.export_path(export_name(name, format, dtype) if file is None else file)
         path.parent.mkdir(parents=True, exist_ok=True)
         return self.jobs.start("export", name, lambda progress, cancel: self.manager.export(
             name, path, format, dtype, overwrite=overwrite, progress=progress), path.name)
