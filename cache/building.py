@@ -18,6 +18,8 @@ from cache.store import Folder
 if TYPE_CHECKING:
     import torch
 
+    from cache.formats.layout import Slot
+
 Tensors = Mapping[str, "torch.Tensor"]
 
 
@@ -52,12 +54,20 @@ def _publish(folder: Folder, manifest: Manifest, format: str, tensors: Tensors, 
              blob: Path | None, cancel: threading.Event | None) -> Manifest:
     from cache.formats import h5, pkl, write
 
-    if format == "pt" and blob is not None:
-        return folder.publish(manifest, format, lambda path: link_or_copy(blob, path) and None, made_from="hub",
-                              digest=manifest.source.sha256, cancel=cancel)
+    if format == "pt":
+        def fill(path: Path) -> None:
+            if blob is not None:
+                link_or_copy(blob, path)
+            else:
+                write("pt", tensors, path)
+
+        return folder.publish(manifest, format, fill, made_from="hub" if blob else made_from, cancel=cancel,
+                              slots=lambda: slots_of(folder.file("pt")),
+                              digest=manifest.source.sha256 if blob else None)
     if format == "h5":
         slots: list = []
-        return folder.publish(manifest, format, lambda path: slots.extend(h5.write(tensors, path, _notes(manifest))),
+        return folder.publish(manifest, format,
+                              lambda path: slots.extend(h5.write(tensors, path, _notes(manifest))),
                               slots=lambda: slots, made_from=made_from, cancel=cancel)
     lender = manifest.files.get("h5")
     if format == "pkl" and lender is not None:
@@ -65,7 +75,15 @@ def _publish(folder: Folder, manifest: Manifest, format: str, tensors: Tensors, 
         return folder.publish(
             manifest, format, lambda path: pkl.write_linked(tensors, places, folder.file("h5"), lender.sha256, path),
             made_from="h5", cancel=cancel)
-    return folder.publish(manifest, format, lambda path: write(format, tensors, path), made_from=made_from, cancel=cancel)
+    return folder.publish(manifest, format, lambda path: write(format, tensors, path), made_from=made_from,
+                          cancel=cancel)
+
+
+def slots_of(path: Path) -> list[Slot]:
+    from cache.formats import pt
+
+    with path.open("rb") as file:
+        return pt.slots(file)
 
 
 def _slot(slot: tuple):
@@ -99,12 +117,12 @@ def estimate(file: RemoteFile, formats: Sequence[str], same_disk: bool) -> int:
 def _can_serve(blob: Path) -> bool:
     from cache.formats import pt
 
-    with open(blob, "rb") as file:
+    with blob.open("rb") as file:
         return pt.is_zip(file)
 
 
 def to_official(checkpoint: Checkpoint, tensors: Tensors, *, strict: bool) -> Tensors:
-    """The tensors in the official layout; `strict` compares them with the schema. Raises WrongCheckpoint."""
+    """The tensors in the official layout, if `strict` compared with the schema. Raises WrongCheckpoint."""
     try:
         official = checkpoint.to_official(tensors)
     except ValueError as error:

@@ -41,23 +41,27 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 def write(asks: Sequence[Ask], path: Path, overwrite: bool) -> Exported:
     """Pack the cached ones of these models, hashing on the way out; same models, same bytes."""
     exchange.check_target(path, overwrite)
-    packed = [(ask, manifest) for ask in asks if (manifest := ask.folder.manifest()) is not None and manifest.files]
+    recorded = [(ask, ask.folder.manifest()) for ask in asks]
+    packed = [(ask, manifest) for ask, manifest in recorded if manifest is not None and manifest.files]
     if not packed:
         raise NotAvailable("There is nothing in the cache to pack.", where=asks[0].folder.store.directory,
                            next_step="Download a model first.")
     require_space({path.parent: sum(part.size for _, manifest in packed for part in manifest.files.values())})
     with disk_errors(path, "write the bundle"):
         publish(path, lambda target: _write(packed, target))
-    return Exported(path, "bundle", None, path.stat().st_size, sha256(path), tuple(ask.checkpoint.name for ask, _ in packed))
+    names = tuple(ask.checkpoint.name for ask, _ in packed)
+    return Exported(path, "bundle", None, path.stat().st_size, sha256(path), names)
 
 
 def _write(packed: list[tuple[Ask, Manifest]], target: Path) -> None:
     models = [{"name": manifest.model, "tensors_sha256": manifest.tensors_sha256, "source": manifest.source.where,
                "source_sha256": manifest.source.sha256,
-               "files": [{"format": format, "path": f"{manifest.model}/{part.name}", "size": part.size, "sha256": part.sha256}
-                         for format, part in sorted(manifest.files.items())]} for _, manifest in packed]
+               "files": [{"format": format, "path": f"{manifest.model}/{part.name}", "size": part.size,
+                          "sha256": part.sha256} for format, part in sorted(manifest.files.items())]}
+              for _, manifest in packed]
     with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
-        archive.writestr(zipfile.ZipInfo(INDEX, _EPOCH), json.dumps({"kind": KIND, "version": VERSION, "models": models}))
+        index = {"kind": KIND, "version": VERSION, "models": models}
+        archive.writestr(zipfile.ZipInfo(INDEX, _EPOCH), json.dumps(index))
         for ask, manifest in packed:
             for _, part in sorted(manifest.files.items()):
                 member = zipfile.ZipInfo(f"{manifest.model}/{part.name}", _EPOCH)
@@ -178,7 +182,7 @@ def _unpack(archive: zipfile.ZipFile, model: _Model, directory: Path, cleanup: c
     result = None
     for member in model.members:
         target = folder / f"weights.{member.format}"
-        with disk_errors(target, "unpack the bundle"), _member(archive, member) as source, open(target, "xb") as sink:
+        with disk_errors(target, "unpack the bundle"), _member(archive, member) as source, target.open("xb") as sink:
             _copy(source, sink, member.size, member.sha256, model.ask, member.path, "import")
     for member in model.members:
         tensors, _ = formats.read(folder / f"weights.{member.format}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +20,7 @@ from cache.records import Exported
 from cache.store import Folder
 
 if TYPE_CHECKING:
-    import torch
+    pass
 
 DTYPES = {"fp16": "float16", "float16": "float16", "half": "float16", "bf16": "bfloat16", "bfloat16": "bfloat16",
           "fp32": "float32", "float32": "float32"}
@@ -52,7 +51,8 @@ def check_target(path: Path, overwrite: bool) -> None:
     if not path.parent.is_dir():
         raise UsageError("The folder for the export does not exist.", got=path.parent)
     if path.exists() and not overwrite:
-        raise UsageError("There is a file of this name already.", got=path, next_step="Choose another name or overwrite it.")
+        raise UsageError("There is a file of this name already.", got=path,
+                         next_step="Choose another name or overwrite it.")
 
 
 def local_weights(ask: Ask) -> loading.Weights:
@@ -77,7 +77,8 @@ def _own_file(ask: Ask, format: str) -> Path | None:
 def _writer(format: str, tensors: Tensors, ask: Ask) -> Callable[[Path], None]:
     from cache import formats
 
-    return lambda target: formats.write(format, tensors, target, {"format": "depthmap weights", "model": ask.checkpoint.name})
+    notes = {"format": "depthmap weights", "model": ask.checkpoint.name}
+    return lambda target: formats.write(format, tensors, target, notes)
 
 
 def _cast(tensors: Tensors, dtype: str | None) -> Tensors:
@@ -136,7 +137,8 @@ def _whose(asks: Sequence[Ask], tensors: Tensors, digest: str) -> tuple[Ask, Ten
     return fits[0]
 
 
-def store_import(ask: Ask, tensors: Tensors, source: Source, *, made_from: str, blob: Path | None, proven: bool) -> Manifest:
+def store_import(ask: Ask, tensors: Tensors, source: Source, *, made_from: str, blob: Path | None,
+                 proven: bool) -> Manifest:
     """Replace the model's files by ones made of these tensors."""
     folder = ask.folder
     with folder.lock("import", cancel=ask.cancel):

@@ -44,7 +44,7 @@ def open_regular(path: Path) -> BinaryIO:
     """The file opened for reading; refuses folders, devices and pipes without touching them."""
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     try:
-        file = open(path, "rb", opener=lambda name, _: os.open(name, flags))
+        file = open(path, "rb", opener=lambda name, _: os.open(name, flags))  # noqa: SIM115 - handed out
     except (OSError, ValueError) as error:
         raise InvalidModelFile("Cannot open the file.", where=path,
                                got=getattr(error, "strerror", None) or str(error)) from error
@@ -60,7 +60,7 @@ def sha256(source: Path | BinaryIO, tick: Callable[[int], None] | None = None,
            cancel: threading.Event | None = None) -> str:
     """The hex digest; `tick(bytes so far)` each MiB."""
     if isinstance(source, Path):
-        with open(source, "rb") as file:
+        with source.open("rb") as file:
             return sha256(file, tick, cancel)
     digest, done, buffer = hashlib.sha256(), 0, bytearray(CHUNK)
     view = memoryview(buffer)
@@ -88,10 +88,10 @@ def publish(target: Path, write: Callable[[Path], None]) -> None:
     try:
         write(temporary)
         sync_file(temporary)
-        os.replace(temporary, target)  # does nothing where both are links to one file; then `finally` tidies
+        temporary.replace(target)  # does nothing where both are links to one file; then `finally` tidies
     finally:
         with contextlib.suppress(OSError):
-            os.unlink(temporary)
+            temporary.unlink()
     sync_folder(target.parent)
 
 
@@ -151,12 +151,12 @@ def _reflink(source: Path, target: Path) -> bool:
     import fcntl
 
     try:
-        with open(source, "rb") as old, open(target, "xb") as new:
+        with source.open("rb") as old, target.open("xb") as new:
             fcntl.ioctl(new.fileno(), _FICLONE, old.fileno())
         return True
     except OSError:
         with contextlib.suppress(OSError):
-            os.unlink(target)
+            target.unlink()
         return False
 
 

@@ -104,7 +104,8 @@ def fetch(file: RemoteFile, *, progress: ProgressCallback | None = None,
     """The verified local file; downloads what is missing and replaces what is broken.
 
     downloads: where a URL's file is kept, None for the own cache's folder. lock_seconds: longest wait
-    for another process that downloads the same file. Raises NotAvailable (offline, nobody answers, no such file), FetchError (a server that fails
+    for another process that downloads the same file.
+    Raises NotAvailable (offline, nobody answers, no such file), FetchError (a server that fails
     half-way), IntegrityError (other bytes than pinned), Cancelled, NoSpace, CacheBusy.
     """
     _check_names(file)
@@ -172,9 +173,8 @@ def _fetch_hub(file: RemoteFile, progress: ProgressCallback | None, cancel: thre
         if not (target.is_file() and _accepts(verify, target)):
             have = part.stat().st_size if part.exists() else 0
             require_space({places.hub_directory(): max(0, remote.size - have)})
-            _tell(progress, "download", have, remote.size, file)
             transfer.collect(part, remote.url, headers=_headers(), size=remote.size, verify=verify, cancel=cancel,
-                             tick=lambda done: _tell(progress, "download", done, remote.size, file))
+                             tick=_meter(progress, remote.size, file))
             _move(part, target)
     path = transfer.retry(lambda: _register(file, cancel), cancel)
     if path.stat().st_size != remote.size:
@@ -224,7 +224,9 @@ def _client() -> Any:
     for name in ("HF_HUB_DISABLE_XET", "HF_HUB_DISABLE_TELEMETRY", "HF_HUB_DISABLE_PROGRESS_BARS"):
         os.environ.setdefault(name, "1")
     import huggingface_hub
+    from huggingface_hub import constants
 
+    constants.HF_HUB_OFFLINE = places.offline()  # the variable may have changed since the import
     return huggingface_hub
 
 
@@ -235,7 +237,7 @@ def _headers() -> dict[str, str]:
     return build_hf_headers(library_name="depthmap")
 
 
-class _client_errors:  # noqa: N801 - a context manager, used as a verb
+class _client_errors:
     """The client's and its HTTP library's errors in our words; the library differs by version."""
 
     def __init__(self, file: RemoteFile):
@@ -280,9 +282,8 @@ def _fetch_url(file: RemoteFile, target: Path, progress: ProgressCallback | None
             return target
         have = part.stat().st_size if part.exists() else 0
         require_space({target.parent: max(0, (file.size or 0) - have)})
-        _tell(progress, "download", have, file.size, file)
         transfer.collect(part, file.url, headers={"User-Agent": "depthmap"}, size=file.size, verify=verify,
-                         cancel=cancel, tick=lambda done: _tell(progress, "download", done, file.size, file))
+                         cancel=cancel, tick=_meter(progress, file.size, file))
         _move(part, target)
         transfer.forget(part)
     return target
@@ -319,7 +320,7 @@ def _verifier(pin: str | None, etag: str | None, file: RemoteFile, progress: Pro
 def _git_sha1(path: Path, size: int, cancel: threading.Event | None) -> str:
     """The object id git gives to a small file that is stored outside of LFS."""
     digest = hashlib.sha1(b"blob %d\0" % size)
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         while chunk := file.read(CHUNK):
             check(cancel)
             digest.update(chunk)
@@ -337,12 +338,25 @@ def _accepts(verify: Callable[[Path], None], path: Path) -> bool:
 def _move(part: Path, target: Path) -> None:
     with disk_errors(target, "store the download"):
         sync_file(part)
-        os.replace(part, target)
+        part.replace(target)
 
 
 def _tell(progress: ProgressCallback | None, phase: str, done: int, total: int | None, file: RemoteFile) -> None:
     if progress is not None:
         progress(Progress(phase, done, total, file.filename))
+
+
+def _meter(progress: ProgressCallback | None, total: int | None, file: RemoteFile) -> Callable[[int], None]:
+    """Tells each advance; a transfer that must start over stays silent until it is ahead again."""
+    best = -1
+
+    def tick(done: int) -> None:
+        nonlocal best
+        if done > best:
+            best = done
+            _tell(progress, "download", done, total, file)
+
+    return tick
 
 
 def _check_names(file: RemoteFile) -> None:

@@ -10,7 +10,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,9 +18,18 @@ from cache import hub, locks, notebook, places
 from cache.errors import DepthmapError, IntegrityError, InvalidModelFile, UsageError
 from cache.files import existing, sha256, unique_bytes
 from cache.hub import Progress, ProgressCallback, RemoteFile
-from cache.manifest import Manifest, Payload
+from cache.manifest import Manifest
 from cache.records import (
-    FORMATS, Checkpoint, FileEntry, FormatTotal, Health, Info, ModelEntry, Problem, Status, Verdict,
+    FORMATS,
+    Checkpoint,
+    FileEntry,
+    FormatTotal,
+    Health,
+    Info,
+    ModelEntry,
+    Problem,
+    Status,
+    Verdict,
 )
 from cache.store import MANIFEST, Folder, Store
 
@@ -41,8 +50,9 @@ def info(store: Store, checkpoints: Sequence[Checkpoint], formats: tuple[str, ..
                    for format in FORMATS if (of := [file for file in files if file.format == format]))
     size, unique = sum(file.size for file in files), sum(file.unique for file in files)
     entries = tuple(entry if detailed else replace(entry, files=()) for entry in entries)
+    state = health(store, checkpoints, formats, quota).state
     return Info(store.directory, places.hub_directory(), sum(entry.cached for entry in entries), len(files), size,
-                unique, size - unique, free(store), quota, health(store, checkpoints, formats, quota).state, totals, entries)
+                unique, size - unique, free(store), quota, state, totals, entries)
 
 
 def models(store: Store, checkpoints: Sequence[Checkpoint], formats: tuple[str, ...]) -> tuple[ModelEntry, ...]:
@@ -97,7 +107,7 @@ def _file(folder: Folder, manifest: Manifest, format: str, hub_copy: bool) -> Fi
     others = set(manifest.files) - {format} - ({"pkl"} if format == "h5" else set())
     return FileEntry(format, path, payload.size, unique_bytes(path), payload.sha256, state, payload.created,
                      notebook.checked_when(folder.path, format), payload.made_from,
-                     rebuildable=bool(others) or hub_copy and (manifest.official or not manifest.imported))
+                     rebuildable=bool(others) or (hub_copy and (manifest.official or not manifest.imported)))
 
 
 def _located(folder: Folder, checkpoint: Checkpoint) -> tuple[RemoteFile, Path] | None:
@@ -120,7 +130,7 @@ def verify(folder: Folder, checkpoint: Checkpoint, named: bool, progress: Progre
                 for format in FORMATS if manifest and format in manifest.files]
     verdicts += _verify_hub(folder, checkpoint, progress, cancel)
     empty = manifest is not None and not manifest.files
-    if empty or named and not verdicts:
+    if empty or (named and not verdicts):
         reason = "its files are lost" if empty else "not in the cache"
         verdicts.insert(0, Verdict(folder.name, "pt", folder.file("pt"), "missing", 0, 0.0, reason=reason))
     return verdicts
@@ -136,7 +146,7 @@ def _verify_file(folder: Folder, manifest: Manifest, format: str, progress: Prog
             return replace(base, state="missing", got=None, reason="the file is gone")
         if not os.access(path, os.R_OK):
             return replace(base, state="unreadable", got=None, reason="no permission to read it")
-        folder.check(format, payload, cancel, fresh=True, tick=_ticker(progress, folder.name, payload))
+        folder.check(format, payload, cancel, fresh=True, tick=_ticker(progress, folder.name, payload.size))
         if format == "pkl":
             folder.check_linked(manifest, cancel)
     except (IntegrityError, InvalidModelFile) as error:
@@ -157,31 +167,34 @@ def _verify_hub(folder: Folder, checkpoint: Checkpoint, progress: ProgressCallba
             continue
         start, size = time.perf_counter(), path.stat().st_size
         try:
-            got = sha256(path, lambda done: progress and progress(Progress("verify", done, size, file.filename)), cancel)
+            got = sha256(path, _ticker(progress, file.filename, size), cancel)
             state, reason = ("ok", None) if got == expected else ("corrupt", "the bytes have changed")
         except OSError as error:
             got, state, reason = None, "unreadable", error.strerror
         if state == "ok":
             notebook.remember(folder.path, f"hub {file.where}", path, expected)
-        verdicts.append(Verdict(folder.name, "hub", path, state, size, time.perf_counter() - start, expected, got, reason))
+        seconds = time.perf_counter() - start
+        verdicts.append(Verdict(folder.name, "hub", path, state, size, seconds, expected, got, reason))
     return verdicts
 
 
-def _ticker(progress: ProgressCallback | None, name: str, payload: Payload):
+def _ticker(progress: ProgressCallback | None, name: str, size: int) -> Callable[[int], None] | None:
     if progress is None:
         return None
-    return lambda done: progress(Progress("verify", done, payload.size, name))
+    return lambda done: progress(Progress("verify", done, size, name))
 
 
 # -- health ----------------------------------------------------------------------------------------
 
 def health(store: Store, checkpoints: Sequence[Checkpoint], formats: tuple[str, ...], quota: int | None) -> Health:
-    problems = [problem for item in models(store, checkpoints, formats) for problem in _problems(store.folder(item.name), item)]
+    entries = models(store, checkpoints, formats)
+    problems = [problem for item in entries for problem in _problems(store.folder(item.name), item)]
     problems += [Problem("quarantined", "warning", path, size=path.stat().st_size, detail=_reason(path))
                  for path in store.quarantined() if path.suffix != ".reason"]
     problems += [Problem("temporary", "warning", path, size=path.stat().st_size) for path in partial_files(store)]
     known = {checkpoint.name for checkpoint in checkpoints}
-    problems += [Problem("orphan", "warning", store.directory / name, name) for name in store.folders() if name not in known]
+    problems += [Problem("orphan", "warning", store.directory / name, name)
+                 for name in store.folders() if name not in known]
     problems += _surroundings(store, quota)
     worst = {problem.severity for problem in problems}
     state = "broken" if "broken" in worst else "warning" if worst else "ok"
@@ -198,7 +211,8 @@ def _problems(folder: Folder, item: ModelEntry) -> Iterable[Problem]:
     if item.cached and item.hub_path is None and item.repo is not None:
         others = [file for file in item.files if file.state == "ok"]
         if len(others) == 1:
-            yield Problem("source_missing", "warning", others[0].path, item.name, detail="the only copy on this machine")
+            yield Problem("source_missing", "warning", others[0].path, item.name,
+                          detail="the only copy on this machine")
     if not item.busy:
         for path in folder.temporaries():
             yield Problem("temporary", "warning", path, item.name, path.stat().st_size)

@@ -13,7 +13,13 @@ from pathlib import Path
 from cache import hub, notebook, places
 from cache.building import Tensors, build, describe, estimate, to_official
 from cache.errors import (
-    CacheError, Cancelled, DepthmapError, FetchError, IntegrityError, NotAvailable, WeightsError,
+    CacheError,
+    Cancelled,
+    DepthmapError,
+    FetchError,
+    IntegrityError,
+    NotAvailable,
+    WeightsError,
 )
 from cache.files import existing, require_space, sha256
 from cache.hub import Progress, ProgressCallback, RemoteFile
@@ -69,8 +75,8 @@ def repair(ask: Ask) -> None:
     weights = own_copy(ask, notes) or from_hub_cache(ask, notes, must_store=True)
     manifest = ask.folder.manifest()
     if weights is None or manifest is None:
-        raise NotAvailable("No good copy is left on this machine.", where=ask.folder.path, got=" | ".join(notes) or None,
-                           next_step="Download the model again.")
+        raise NotAvailable("No good copy is left on this machine.", where=ask.folder.path,
+                           got=" | ".join(notes) or None, next_step="Download the model again.")
     bad = {format: "found broken by optimize" for format in manifest.files if not _is_good(ask, manifest, format)}
     if bad:
         _heal(ask, bad, weights, notes)
@@ -155,16 +161,17 @@ def _recover_pt(ask: Ask, path: Path) -> Manifest | None:
     if file is None:
         return None
     from cache import formats
+    from cache.building import slots_of
 
-    tensors, _ = formats.read(path)
+    tensors, _ = formats.read(path, finite=False)
     manifest = describe(ask.checkpoint.name, _source(ask, file, digest, None), tensors, cancel=ask.cancel)
-    return ask.folder.adopt(manifest, "pt", digest, made_from="hub")
+    return ask.folder.adopt(manifest, "pt", digest, made_from="hub", slots=slots_of(path))
 
 
 def _recover_h5(ask: Ask, path: Path) -> Manifest | None:
     from cache.formats import h5, layout
 
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         notes, slots = h5.notes(file), h5.slots(file)
         tensors = layout.map_slots(file, slots)
     if notes.get("model") != ask.checkpoint.name or layout.digest(tensors, ask.cancel) != notes.get("tensors_sha256"):
@@ -172,9 +179,11 @@ def _recover_h5(ask: Ask, path: Path) -> Manifest | None:
     origin = str(notes.get("source_sha256")) or None
     file_ = next((file for file in ask.checkpoint.sources if file.sha256 == origin), None)
     known = ask.folder.store.known("tensors", ask.checkpoint.name)
-    source = _source(ask, file_, origin, None) if file_ else Source(str(notes.get("source")), sha256=origin, pinned=False)
+    source = (_source(ask, file_, origin, None) if file_
+              else Source(str(notes.get("source")), sha256=origin, pinned=False))
     official = file_ is not None or known == notes["tensors_sha256"]
-    manifest = describe(ask.checkpoint.name, source, tensors, imported=not official, official=official, cancel=ask.cancel)
+    manifest = describe(ask.checkpoint.name, source, tensors, imported=not official, official=official,
+                        cancel=ask.cancel)
     return ask.folder.adopt(manifest, "h5", sha256(path, cancel=ask.cancel), made_from="recovered", slots=slots)
 
 
@@ -264,12 +273,16 @@ def from_network(ask: Ask, notes: list[str], *, must_store: bool = False) -> Wei
             _check_space(ask, file)
             path = hub.fetch(file, progress=ask.progress, cancel=ask.cancel,
                              downloads=ask.folder.store.downloads(), lock_seconds=ask.folder.store.lock_seconds)
-            return _adopt(ask, file, path, file.sha256 or sha256(path, cancel=ask.cancel), "download", notes, must_store)
+            digest = file.sha256 or sha256(path, cancel=ask.cancel)
+            return _adopt(ask, file, path, digest, "download", notes, must_store)
         except Cancelled:
             raise
         except (FetchError, WeightsError) as error:
             notes.append(f"{file.where}: {error}")
-    raise NotAvailable(f"No source gives the weights of {ask.checkpoint.name}.", got=" | ".join(notes) or "no source",
+    if not ask.checkpoint.sources:
+        raise NotAvailable(f"{ask.checkpoint.name} has no source to download from.", got="; ".join(notes) or None,
+                           next_step="If it does not come with the program, import its weights from a file.")
+    raise NotAvailable(f"No source gives the weights of {ask.checkpoint.name}.", got=" | ".join(notes),
                        next_step="Check the connection, or import the weights from a file.")
 
 
@@ -289,8 +302,8 @@ def _adopt(ask: Ask, file: RemoteFile, path: Path, digest: str, source: str, not
     """Own files and tensors from a fetched file with that digest."""
     from cache import formats
 
-    tensors, format = formats.read(path)
     pinned = any(known.where == file.where and known.sha256 for known in ask.checkpoint.sources)
+    tensors, format = formats.read(path, finite=not pinned)
     tensors = to_official(ask.checkpoint, tensors, strict=not pinned or file.layout != "official")
     try:
         return replace(_store(ask, file, path, digest, tensors, format), source=source, notes=tuple(notes))

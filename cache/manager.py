@@ -16,7 +16,17 @@ from cache.errors import NotAvailable, UsageError
 from cache.files import open_regular
 from cache.hub import ProgressCallback
 from cache.records import (
-    FORMATS, Checkpoint, Exported, Health, Imported, Info, ModelEntry, Plan, Status, Verdict, Weights,
+    FORMATS,
+    Checkpoint,
+    Exported,
+    Health,
+    Imported,
+    Info,
+    ModelEntry,
+    Plan,
+    Status,
+    Verdict,
+    Weights,
 )
 from cache.store import Store
 
@@ -106,7 +116,8 @@ class ModelManager:
             if dtype is not None:
                 raise UsageError("A bundle keeps the number types as they are.", got=dtype[:40])
             chosen = [self.find(name)] if name else self.checkpoints
-            return bundle.write([self._ask(checkpoint.name, None, progress, None) for checkpoint in chosen], path, overwrite)
+            asks = [self._ask(checkpoint.name, None, progress, None) for checkpoint in chosen]
+            return bundle.write(asks, path, overwrite)
         if name is None:
             raise UsageError("Say which model to export, or export a bundle of all.", expected=", ".join(self.names))
         return exchange.export(self._ask(name, [format], progress, None, offline=True), path, format, dtype, overwrite)

@@ -76,7 +76,7 @@ class Manifest:
 def load(path: Path) -> Manifest | None:
     """The manifest, or None where there is none. Raises IntegrityError for a damaged or newer one."""
     try:
-        with open(path, "rb") as file:
+        with path.open("rb") as file:
             raw = file.read(MAX_BYTES)
     except FileNotFoundError:
         return None
@@ -106,12 +106,7 @@ def text(manifest: Manifest) -> bytes:
 
 
 def save(manifest: Manifest, path: Path) -> None:
-    publish(path, lambda temporary: _write(temporary, text(manifest)))
-
-
-def _write(path: Path, content: bytes) -> None:
-    with open(path, "wb") as file:
-        file.write(content)
+    publish(path, lambda temporary: temporary.write_bytes(text(manifest)) and None)
 
 
 def _seal(body: Any) -> str:

@@ -6,7 +6,7 @@ touches no path that is not in the plan.
 
 from __future__ import annotations
 
-import os
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -43,9 +43,7 @@ def clear_plan(store: Store, checkpoints: Sequence[Checkpoint], everything: bool
 
 def _whole(folder: Folder, reason: str) -> Iterator[Step]:
     """All files of ours in a model's folder, the record first: a crash then leaves an absent model."""
-    paths = [path for path in _ours(folder)]
-    paths.sort(key=lambda path: (path.name != MANIFEST, path.name))
-    for path in paths:
+    for path in sorted(_ours(folder), key=lambda path: (path.name != MANIFEST, path.name)):
         format = path.suffix[1:] if path.name in _OURS and path.stem == STEM else None
         yield _remove(path, reason, folder.name, format)
 
@@ -86,7 +84,8 @@ def optimize_plan(store: Store, checkpoints: Sequence[Checkpoint], formats: tupl
         return Plan(tuple(steps))
     entries = inventory.models(store, checkpoints, formats)
     _refuse_tiny(quota, entries)
-    steps += _evict(store, entries, quota, {step.path for step in steps}, inventory.used(store) - sum(s.frees for s in steps))
+    left = inventory.used(store) - sum(step.frees for step in steps)
+    steps += _evict(store, entries, quota, {step.path for step in steps}, left)
     return Plan(tuple(steps))
 
 
@@ -183,8 +182,9 @@ def _lends(file: FileEntry, entry: ModelEntry, gone: set[Path]) -> bool:
 def execute(store: Store, plan: Plan, ask_for: Callable[[str], Ask]) -> Plan:
     """Do the steps; each comes back done or with the reason why not."""
     done: list[Step] = []
-    for name, steps in groupby(plan.steps, key=lambda step: step.name):
-        done += _execute_in(store.folder(name), list(steps), ask_for) if name else [_delete(store, step) for step in steps]
+    for name, group in groupby(plan.steps, key=lambda step: step.name):
+        steps = list(group)
+        done += _execute_in(store.folder(name), steps, ask_for) if name else [_delete(store, step) for step in steps]
     return Plan(tuple(done), executed=True, notes=plan.notes)
 
 
@@ -254,7 +254,5 @@ def _inside(path: Path, directory: Path) -> bool:
 
 
 def _remove_empty(folder: Path) -> None:
-    try:
-        os.rmdir(folder)
-    except OSError:
-        pass
+    with contextlib.suppress(OSError):
+        folder.rmdir()

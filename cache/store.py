@@ -26,7 +26,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from cache import locks, manifest as manifests, notebook
+from cache import locks, notebook
+from cache import manifest as manifests
 from cache.errors import IntegrityError, InvalidModelFile, UsageError
 from cache.files import disk_errors, is_temporary, open_regular, publish, sha256
 from cache.manifest import Manifest, Payload
@@ -76,7 +77,8 @@ class Folder:
         with disk_errors(self.path, "read the cache"):
             found = manifests.load(self.path / MANIFEST)
         if found is not None and found.model != self.name:
-            raise IntegrityError("The record is of another model.", where=self.path, expected=self.name, got=found.model)
+            raise IntegrityError("The record is of another model.", where=self.path, expected=self.name,
+                                 got=found.model)
         return found
 
     def save(self, manifest: Manifest) -> None:
@@ -105,19 +107,19 @@ class Folder:
 
     def read(self, manifest: Manifest, format: str, cancel: threading.Event | None = None) -> dict[str, torch.Tensor]:
         """The checked tensors of one format, memory-mapped. Raises IntegrityError or InvalidModelFile."""
-        from cache.formats import h5, layout, pkl, pt, safetensors
+        from cache.formats import layout, pkl, pt, safetensors
 
         payload = manifest.files[format]
         self.check(format, payload, cancel)
         with open_regular(self.path / payload.name) as file:
-            if format == "h5":
+            if payload.slots:
                 return layout.map_slots(file, [layout.Slot(*slot) for slot in payload.slots])
             if format == "pkl" and (head := pkl.linked(file)) is not None:
                 self._check_lender(manifest, head["sha256"], cancel)
                 return pkl.read(file, trusted=True)
             if format == "pt":
                 return pt.read(file, trusted=True)
-            return {"pkl": pkl, "safetensors": safetensors}[format].read(file)
+            return (pkl if format == "pkl" else safetensors).read(file)
 
     def check_linked(self, manifest: Manifest, cancel: threading.Event | None = None) -> None:
         """For a `.pkl` that borrows the bytes of the `.h5`: raise unless that one is good too."""
@@ -166,7 +168,7 @@ class Folder:
         with disk_errors(path, "move a bad copy to quarantine"):
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
-                os.replace(path, target)
+                path.replace(target)
             except FileNotFoundError:
                 return None
             target.with_name(target.name + ".reason").write_text(" ".join(reason.split()) + "\n")

@@ -96,7 +96,8 @@ def collect(part: Path, url: str, *, headers: Mapping[str, str], size: int | Non
     """Fill `part` from `url`, going on where an earlier process stopped, until `verify` accepts it.
 
     `verify(path)` raises IntegrityError for wrong bytes; then one clean start from zero is made.
-    Without a `size` the end of the body is the end of the file. Raises FetchError when the server gives nothing more, Cancelled on request; `part` then stays.
+    Without a `size` the end of the body is the end of the file.
+    Raises FetchError when the server gives nothing more, Cancelled on request; `part` then stays.
     """
     for last in (False, True):
         _fill(part, url, headers, size, tick, cancel)
@@ -176,9 +177,10 @@ def _write(part: Path, start: int, wire: _Wire, size: int | None,
            tick: Callable[[int], None], cancel: threading.Event | None) -> None:
     part.parent.mkdir(parents=True, exist_ok=True)
     told = start
-    with open(part, "r+b" if part.exists() else "wb") as file:
+    with part.open("r+b" if part.exists() else "wb") as file:
         file.truncate(start)
         file.seek(start)
+        tick(start)
         while (chunk := wire.take(cancel)) is not None:
             start += len(chunk)
             if size is not None and start > size:

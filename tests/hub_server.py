@@ -4,7 +4,7 @@
         file = hub.add("org/model", "weights.pt", data)
         hub.break_next(Fault("fin", after=5 << 20))
 
-Each fault is used up by the first request it applies to, `times` times. `hub.log` has one entry
+Faults wait in a queue; a request of their method takes one of the first one's `times`. `hub.log` has one entry
 per request, `hub.sent` the body bytes that left.
 """
 
@@ -99,13 +99,14 @@ class HubServer:
     def count(self, method: str) -> int:
         return sum(entry.method == method for entry in self.log)
 
-    def faults_for(self, method: str) -> list[Fault]:
+    def next_fault(self, method: str) -> Fault | None:
         with self._lock:
-            now = [fault for fault in self._faults if fault.method == method]
-            for fault in now:
+            fault = next((fault for fault in self._faults if fault.method == method), None)
+            if fault is not None:
                 fault.times -= 1
-            self._faults = [fault for fault in self._faults if fault.times > 0]
-        return now
+                if fault.times <= 0:
+                    self._faults.remove(fault)
+        return fault
 
 
 class _Server(ThreadingHTTPServer):
@@ -134,9 +135,12 @@ class _Handler(BaseHTTPRequestHandler):
         path = unquote(urlsplit(self.path).path)
         start = int(self.headers.get("Range", "bytes=0-")[6:].split("-")[0])
         hub.log.append(Entry(self.command, path, start, self.headers.get("Authorization")))
-        faults = {fault.kind: fault for fault in hub.faults_for(self.command)}
+        fault = hub.next_fault(self.command)
+        faults = {fault.kind: fault} if fault else {}
         if "status" in faults:
             return self._plain(faults["status"].status, b"broken", faults["status"])
+        if fault and fault.kind == "rst" and self.command == "HEAD":
+            return self._send(b"", faults)
         if "html" in faults:
             return self._plain(200, b"<!DOCTYPE html><title>Sign in</title>" * 40)
         if path not in hub.files:

@@ -21,14 +21,17 @@ _SUFFIXES = {".pt": "pt", ".pth": "pt", ".bin": "pt", ".h5": "h5", ".hdf5": "h5"
              ".safetensors": "safetensors", ".zip": "bundle"}
 
 
-def read(path: Path) -> tuple[dict[str, torch.Tensor], str]:
-    """(tensors, format). Checks that all are plain and finite; does not know which model they are of."""
+def read(path: Path, *, finite: bool = True) -> tuple[dict[str, torch.Tensor], str]:
+    """(tensors, format). Checks that all are plain and finite; does not know which model they are of.
+
+    finite False leaves out that check, for bytes whose digest was published.
+    """
     path = Path(path)
     with open_regular(path) as file:
-        return read_open(file, path)
+        return read_open(file, path, finite=finite)
 
 
-def read_open(file: BinaryIO, path: Path) -> tuple[dict[str, torch.Tensor], str]:
+def read_open(file: BinaryIO, path: Path, *, finite: bool = True) -> tuple[dict[str, torch.Tensor], str]:
     """As `read`, for a file that is open already; `path` is for messages."""
     from cache.formats import h5, layout, pkl, pt, safetensors
 
@@ -38,7 +41,7 @@ def read_open(file: BinaryIO, path: Path) -> tuple[dict[str, torch.Tensor], str]
             raise layout.refuse("a bundle of models, not the weights of one")
         reader = {"pt": pt.read, "h5": h5.read, "pkl": pkl.read, "safetensors": safetensors.read}[format]
         tensors = reader(file)
-        layout.check_tensors(tensors)
+        layout.check_tensors(tensors, finite=finite)
     except InvalidModelFile as error:
         if error.where is None:
             error.where = path
@@ -86,7 +89,8 @@ def by_suffix(path: Path) -> str:
     return format
 
 
-def write(format: str, tensors: Mapping[str, torch.Tensor], path: Path, notes: Mapping[str, object] | None = None) -> None:
+def write(format: str, tensors: Mapping[str, torch.Tensor], path: Path,
+          notes: Mapping[str, object] | None = None) -> None:
     """A self-contained file of that format."""
     from cache.formats import h5, pkl, pt, safetensors
 

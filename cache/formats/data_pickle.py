@@ -148,9 +148,9 @@ class DataPickle:
         target = self.top(dict)
         if len(items) % 2:
             raise refuse("a pickle with half an entry")
-        for key, value in zip(items[::2], items[1::2]):
+        for key, value in zip(items[::2], items[1::2], strict=True):
             # Numbers stay small so that nobody can choose them to collide in the dictionary.
-            plain = type(key) is str or type(key) is int and 0 <= key < 1 << 31
+            plain = type(key) is str or (type(key) is int and 0 <= key < 1 << 31)
             if not plain or key in target:
                 raise refuse("a pickle with a strange or double key")
             target[key] = value

@@ -13,7 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from cache.formats.layout import (
-    DTYPES, MAX_DIMENSIONS, MAX_TENSORS, Slot, array_of, check_slots, dtype_name, map_slots, refuse,
+    DTYPES,
+    MAX_DIMENSIONS,
+    MAX_TENSORS,
+    Slot,
+    array_of,
+    check_slots,
+    dtype_name,
+    map_slots,
+    refuse,
 )
 
 if TYPE_CHECKING:
@@ -44,7 +52,7 @@ def write(tensors: Mapping[str, torch.Tensor], path: Path, notes: Mapping[str, A
             dataset = store.create_dataset(name, data=array_of(tensor))
             dataset.attrs["dtype"] = dtype_name(tensor)
             dataset.attrs["shape"] = list(tensor.shape)
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         return slots(file)
 
 
@@ -84,8 +92,8 @@ def slots(file: BinaryIO) -> list[Slot]:
 
 def _path(file: BinaryIO) -> str:
     """A path to the open handle, so that nobody can exchange the file in between."""
-    handle = f"/proc/self/fd/{file.fileno()}"
-    return handle if os.path.exists(handle) else file.name
+    handle = Path(f"/proc/self/fd/{file.fileno()}")
+    return str(handle if handle.exists() else file.name)
 
 
 def _walk(h5py: Any, store: Any, size: int) -> list[Slot]:

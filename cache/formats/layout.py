@@ -104,8 +104,8 @@ def array_of(tensor: torch.Tensor) -> Any:
     return tensor.numpy()
 
 
-def check_tensors(tensors: Mapping[str, Any]) -> None:
-    """Raise InvalidModelFile unless these are plain, finite CPU tensors under plain names."""
+def check_tensors(tensors: Mapping[str, Any], *, finite: bool = True) -> None:
+    """Raise InvalidModelFile unless these are plain CPU tensors under plain names, without NaN and infinity."""
     import torch
 
     if not 0 < len(tensors) <= MAX_TENSORS:
@@ -116,8 +116,16 @@ def check_tensors(tensors: Mapping[str, Any]) -> None:
         if not isinstance(tensor, torch.Tensor) or tensor.layout != torch.strided or tensor.is_quantized \
                 or tensor.device.type != "cpu" or dtype_name(tensor) not in DTYPES:
             raise refuse(f"{name[:80]!r} is not a plain tensor of a known type")
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        if finite and tensor.is_floating_point() and not _is_finite(tensor):
             raise refuse(f"{name[:80]!r} holds NaN or infinity")
+
+
+def _is_finite(tensor: torch.Tensor) -> bool:
+    """One pass without a temporary: the extremes show infinity, and NaN wins over everything."""
+    if not tensor.numel():
+        return True
+    low, high = tensor.aminmax()
+    return bool(low.isfinite()) and bool(high.isfinite())
 
 
 def digest(tensors: Mapping[str, torch.Tensor], cancel: threading.Event | None = None) -> str:

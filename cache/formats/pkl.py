@@ -18,7 +18,17 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from cache.files import sha256 as sha256_of
 from cache.formats.data_pickle import DataPickle, Token
-from cache.formats.layout import DTYPES, MAX_DIMENSIONS, Slot, array_of, check_slots, dtype_name, item_size, map_slots, refuse
+from cache.formats.layout import (
+    DTYPES,
+    MAX_DIMENSIONS,
+    Slot,
+    array_of,
+    check_slots,
+    dtype_name,
+    item_size,
+    map_slots,
+    refuse,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -38,7 +48,7 @@ class _Dtype:
 class _Array:
     """What the stream says of an array: bytes (a view of the file), type and shape."""
 
-    __slots__ = ("payload", "numpy", "shape", "fortran")
+    __slots__ = ("fortran", "numpy", "payload", "shape")
 
     def __init__(self) -> None:
         self.payload: Any = None
@@ -71,7 +81,8 @@ class _NumpyPickle(DataPickle):
         if type(state) is not tuple:
             raise refuse("a pickle with strange state")
         if type(target) is _Dtype:
-            if len(state) != 8 or state[0] != 3 or state[1] not in ("<", "|") or state[2:] != (None, None, None, -1, -1, 0):
+            plain = state[2:5] == (None, None, None) and state[5:] == (-1, -1, 0)
+            if len(state) != 8 or state[0] != 3 or state[1] not in ("<", "|") or not plain:
                 raise refuse("a pickle with a strange number type")
             return target
         if type(target) is _Array and target.payload is None and len(state) == 5 and state[0] == 1:
@@ -135,7 +146,7 @@ def write(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
     content: dict[str, Any] = {name: array_of(tensor) for name, tensor in tensors.items()}
     if special := _special(tensors):
         content[DTYPE_KEY] = special
-    with open(path, "wb") as file:
+    with path.open("wb") as file:
         pickle.dump(content, file, protocol=5)
 
 
@@ -147,7 +158,7 @@ def write_linked(tensors: Mapping[str, torch.Tensor], slots: Sequence[Slot], h5:
     if special := _special(tensors):
         content[DTYPE_KEY] = special
     head = {"kind": KIND, "h5": h5.name, "sha256": sha256, "size": h5.stat().st_size, "buffers": buffers}
-    with open(path, "wb") as file:
+    with path.open("wb") as file:
         pickle.dump(head, file, protocol=5)
         pickle.dump(content, file, protocol=5, buffer_callback=lambda buffer: None)
 
@@ -189,7 +200,8 @@ def _tensors(root: dict[str, Any]) -> dict[str, torch.Tensor]:
 
     arrays, special = _split(root)
     total = sum(len(array.payload) for array in arrays.values())
-    check_slots([Slot(name, _name_dtype(name, array, special), array.shape, 0) for name, array in arrays.items()], total)
+    check_slots([Slot(name, _name_dtype(name, array, special), array.shape, 0)
+                 for name, array in arrays.items()], total)
     result = {}
     for name, array in arrays.items():
         dtype = _name_dtype(name, array, special)
@@ -211,7 +223,7 @@ def _read_linked(file: BinaryIO, head: dict[str, Any], h5: Path, trusted: bool) 
         raise refuse(f"the {h5.name} beside it holds other bytes than it was made for", file.name)
     file.seek(0)
     view = memoryview(file.read())
-    with open(h5, "rb") as source:
+    with h5.open("rb") as source:
         size = os.fstat(source.fileno()).st_size
         if any(offset + count > size for offset, count in head["buffers"]):
             raise refuse("buffers outside of the .h5")
@@ -221,7 +233,7 @@ def _read_linked(file: BinaryIO, head: dict[str, Any], h5: Path, trusted: bool) 
         if end != len(view):
             raise refuse("something behind the pickle")
         arrays, special = _split(arrays)
-        places = {id(piece): offset for piece, (offset, _) in zip(pieces, head["buffers"])}
+        places = {id(piece): offset for piece, (offset, _) in zip(pieces, head["buffers"], strict=True)}
         slots = []
         for name, array in arrays.items():
             offset = places.get(id(array.payload), 0 if not len(array.payload) else None)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from cache.formats.data_pickle import DataPickle
-from cache.formats.layout import MAX_DIMENSIONS, MAX_TENSORS, item_size, refuse
+from cache.formats.layout import MAX_DIMENSIONS, MAX_TENSORS, Slot, check_slots, item_size, refuse
 
 if TYPE_CHECKING:
     import torch
@@ -46,6 +46,8 @@ class View:
 
     storage: Storage
     shape: tuple[int, ...]
+    offset: int  # elements into the storage
+    contiguous: bool
 
 
 class _TorchPickle(DataPickle):
@@ -83,15 +85,24 @@ def _view(storage: Storage, offset: Any, shape: Any, stride: Any) -> View:
     if not whole or len(shape) != len(stride) or type(offset) is not int or offset < 0:
         raise refuse("a tensor with a strange shape")
     if 0 in shape:
-        return View(storage, shape)
+        return View(storage, shape, 0, True)
     count = 1
-    for step, size in sorted(zip(stride, shape)):  # dense in some order of axes, so nothing overlaps
+    for step, size in sorted(zip(stride, shape, strict=True)):  # dense in some order of axes, so nothing overlaps
         if size > 1 and step != count:
             raise refuse("a tensor that is not stored densely")
         count *= size
     if offset + count > storage.count:
         raise refuse("a tensor that is larger than its storage")
-    return View(storage, shape)
+    return View(storage, shape, offset, _is_contiguous(shape, stride))
+
+
+def _is_contiguous(shape: tuple[int, ...], stride: tuple[int, ...]) -> bool:
+    count = 1
+    for size, step in zip(reversed(shape), reversed(stride), strict=True):
+        if size > 1 and step != count:
+            return False
+        count *= size
+    return True
 
 
 def read(file: BinaryIO, *, trusted: bool = False) -> dict[str, torch.Tensor]:
@@ -99,8 +110,10 @@ def read(file: BinaryIO, *, trusted: bool = False) -> dict[str, torch.Tensor]:
     import torch
 
     mapped = is_zip(file)
-    if not trusted:
-        _check_zip(file) if mapped else _check_legacy(file)
+    if not trusted and mapped:
+        _check_zip(file)
+    elif not trusted:
+        _check_legacy(file)
     file.seek(0)
     # Through the open handle, so that nobody can exchange the file after the check.
     source: Any = file
@@ -116,6 +129,23 @@ def read(file: BinaryIO, *, trusted: bool = False) -> dict[str, torch.Tensor]:
     return {name: tensor.detach() for name, tensor in _unwrap(loaded).items()}
 
 
+def slots(file: BinaryIO) -> list[Slot]:
+    """Where the tensors lie, so that a file whose digest is known can be mapped without a pickle.
+
+    Empty for the older container and for tensors that are stored in another order than they are read.
+    """
+    if not is_zip(file):
+        return []
+    views, records = _check_zip(file)
+    if not all(view.contiguous for view in views.values()):
+        return []
+    found = [Slot(name, view.storage.dtype, view.shape,
+                  records[view.storage.key][0] + view.offset * item_size(view.storage.dtype))
+             for name, view in views.items()]
+    check_slots(found, os.fstat(file.fileno()).st_size)
+    return found
+
+
 def write(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
     """A zip checkpoint of an ordinary dict; the same bytes each time."""
     import torch
@@ -123,7 +153,7 @@ def write(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
     own = {name: tensor.detach().clone(memory_format=torch.contiguous_format)
            if tensor.untyped_storage().nbytes() != tensor.nbytes or not tensor.is_contiguous() else tensor.detach()
            for name, tensor in tensors.items()}
-    with open(path, "wb") as file:  # torch writes the name into the file when it is given a path
+    with path.open("wb") as file:  # torch writes the name into the file when it is given a path
         torch.save(own, file)
 
 
@@ -142,15 +172,17 @@ def _unwrap(loaded: Any) -> Mapping[str, Any]:
     return loaded
 
 
-def _check_views(root: Any, size: int) -> None:
+def _views(root: Any) -> Mapping[str, View]:
     tensors = _unwrap(root)
     if not 0 < len(tensors) <= MAX_TENSORS or any(type(value) is not View for value in tensors.values()):
         raise refuse("something else than tensors under names")
+    return tensors
 
 
 # -- the zip container -----------------------------------------------------------------------------
 
-def _check_zip(file: BinaryIO) -> None:
+def _check_zip(file: BinaryIO) -> tuple[Mapping[str, View], dict[str, tuple[int, int]]]:
+    """The gate; returns the tensors it describes, and (start, bytes) of each record."""
     size = os.fstat(file.fileno()).st_size
     check_directory(file, size)
     try:
@@ -165,9 +197,9 @@ def _check_zip(file: BinaryIO) -> None:
     storages: dict[str, Storage] = {}
     root = _read_all(reader, storages)
     for key, storage in storages.items():
-        if records.get(key) != storage.count * item_size(storage.dtype):
+        if records.get(key, (0, -1))[1] != storage.count * item_size(storage.dtype):
             raise refuse("a tensor whose record has another size")
-    _check_views(root, size)
+    return _views(root), records
 
 
 def _read_all(reader: _TorchPickle, storages: dict[str, Storage]) -> Any:
@@ -187,8 +219,8 @@ def _read_all(reader: _TorchPickle, storages: dict[str, Storage]) -> Any:
     return root
 
 
-def _records(file: BinaryIO, members: list[zipfile.ZipInfo], size: int) -> dict[str, int]:
-    """Bytes of each tensor record by key, after the container has been found plain."""
+def _records(file: BinaryIO, members: list[zipfile.ZipInfo], size: int) -> dict[str, tuple[int, int]]:
+    """(start, bytes) of each tensor record by key, after the container has been found plain."""
     names = [item.filename for item in members]
     tops = {name.split("/")[0] for name in names}
     if not names or len(set(names)) != len(names) or len(tops) != 1 or "" in tops:
@@ -198,7 +230,7 @@ def _records(file: BinaryIO, members: list[zipfile.ZipInfo], size: int) -> dict[
             part == "" or ".." in part or "\\" in part or part.startswith(("/", "code/")) or part == "constants.pkl"
             for part in inner):
         raise refuse("an archive that is not a plain checkpoint")
-    end, records = 0, {}
+    end, records = 0, dict[str, tuple[int, int]]()
     for item in sorted(members, key=lambda item: item.header_offset):
         if item.compress_type != zipfile.ZIP_STORED or item.file_size != item.compress_size or item.flag_bits & 1:
             raise refuse("compressed or encrypted members")
@@ -212,7 +244,7 @@ def _records(file: BinaryIO, members: list[zipfile.ZipInfo], size: int) -> dict[
         if part == "byteorder" and file.read(8)[:6] != b"little":
             raise refuse("numbers of another byte order")
         if part.startswith("data/"):
-            records[part.removeprefix("data/")] = item.file_size
+            records[part.removeprefix("data/")] = start, item.file_size
     if end > size:
         raise refuse("members outside of the file")
     return records
@@ -281,4 +313,4 @@ def _check_legacy_view(view: memoryview, size: int) -> None:
         at += 8 + storage.count * item_size(storage.dtype)
     if at != size:
         raise refuse("an old checkpoint that is cut off or too long")
-    _check_views(root, size)
+    _views(root)

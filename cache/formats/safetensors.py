@@ -34,7 +34,7 @@ def write(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
         header[name] = {"dtype": _NAMES[dtype_name(tensor)], "shape": list(tensor.shape), "data_offsets": [start, end]}
     raw = json.dumps(header, separators=(",", ":")).encode()
     raw += b" " * (-len(raw) % 64 + 56)  # so that the numbers start aligned
-    with open(path, "wb") as file:
+    with path.open("wb") as file:
         file.write(struct.pack("<Q", len(raw)) + raw)
         for tensor in tensors.values():
             file.write(memoryview(array_of(tensor).reshape(-1).view("u1")))
