@@ -1,0 +1,267 @@
+"""Compiled networks, one folder per model in the cache: made once, loaded in milliseconds.
+
+    <folder>/<key>/network.pt2             machine code ("aoti"), a few MB; the weights stay in the checkpoint
+                  /constants.safetensors   what that code needs and the checkpoint lacks
+                  /network.onnx            graph with weights ("onnx"), for small models
+
+`folder` is one model's, such as `<cache>/DPT_Large/compiled` (see `folder_of`). Making one happens in a
+process of its own (`compiling.py`), so that a compiler that hangs or dies leaves the eager network
+serving. Loading one needs neither that compiler nor timm, and for "onnx" not even torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import logging
+import os
+import platform
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cache.errors import UsageError
+from depth import artefacts
+from depth.engines import Compiled, Engine, Onnx, Sizes, kinds, sizes_of
+
+if TYPE_CHECKING:
+    import torch
+
+    from depth.models import Model
+
+CODE, GRAPH, CONSTANTS = "network.pt2", "network.onnx", "constants.safetensors"
+TIMEOUT = 1800.0  # seconds; the largest network takes 70 to 350, the latter on a busy machine
+LAYOUT = 1  # of the artefact; raise it when an older one must not be loaded
+_ROOT = Path(__file__).resolve().parents[1]
+_NEEDS: dict[str, dict[str, tuple[str, ...]]] = {
+    "onnx": {"run": ("onnxruntime",), "make": ("onnxruntime", "onnx", "onnxscript", "torch")},
+    "aoti": {"run": ("torch",), "make": ("torch",)},
+}
+log = logging.getLogger(__name__)
+
+
+def mode() -> str:
+    """`DEPTHMAP_COMPILE`: "0" eager only, "auto" (unset) use what is there and make it while serving, "1" make it."""
+    chosen = (os.environ.get("DEPTHMAP_COMPILE") or "auto").strip().lower()
+    if chosen not in ("0", "1", "auto"):
+        raise UsageError("This setting has no such value.", where="DEPTHMAP_COMPILE", expected="0, 1 or auto",
+                         got=repr(chosen))
+    return chosen
+
+
+def folder_of(directory: Path, model: Model) -> Path:
+    """Where the model's artefacts lie in a cache directory."""
+    return directory / model.name / "compiled"
+
+
+def makeable(model: Model, device: str = "cpu", dtype: str = "float32") -> str | None:
+    """The fastest kind of artefact that can be made and run here; None if there is none. Imports nothing."""
+    return next((kind for kind in kinds(model, device, dtype) if _has(*_NEEDS[kind]["make"])), None)
+
+
+def runnable(model: Model, device: str = "cpu", dtype: str = "float32") -> tuple[str, ...]:
+    """The kinds of artefact that this installation can load, fastest first. Imports nothing."""
+    return tuple(kind for kind in kinds(model, device, dtype) if _has(*_NEEDS[kind]["run"]))
+
+
+def facts(model: Model, kind: str, weights: str) -> dict[str, Any]:
+    """Everything that an artefact depends on. `weights`: their digest ("onnx") or `signature` ("aoti")."""
+    runtime = "onnxruntime" if kind == "onnx" else "torch"
+    return {"layout": LAYOUT, "kind": kind, "model": model.name, "weights": weights, "network": _network(model),
+            "dtype": "float32", "device": "cpu", "machine": machine(), "runtime": f"{runtime} {_version(runtime)}",
+            "sizes": asdict(sizes_of(model))}
+
+
+def bundled_digest(model: Model) -> str:
+    """The sha256 of the weights that come with the program."""
+    return artefacts.digest(Path(__file__).parent / "weights" / model.bundled)
+
+
+def signature(tensors: Mapping[str, torch.Tensor]) -> str:
+    """A digest of names, shapes and types, not of values: machine code fits every checkpoint of one signature."""
+    rows = sorted(f"{name} {tuple(t.shape)} {t.stride()} {t.dtype}" for name, t in tensors.items())
+    return hashlib.sha256("\n".join(rows).encode()).hexdigest()
+
+
+def load(folder: Path, about: Mapping[str, Any], tensors: Mapping[str, torch.Tensor] | None = None) -> Engine | None:
+    """The engine of the artefact with exactly these facts, or None. `tensors`: the checkpoint, for "aoti".
+
+    Whatever is wrong with an artefact is one line in the log; the caller goes on without it.
+    """
+    try:
+        found = artefacts.opened(folder, about)
+        if found is None:
+            return None
+        path, manifest = found
+        sizes = Sizes(**about["sizes"])
+        if about["kind"] == "onnx":
+            return Onnx(path / GRAPH, sizes)
+        return Compiled(path / CODE, _constants(path, manifest["constants"], tensors or {}), sizes)
+    except Exception as error:  # of native loaders and damaged files; eager serves in any case
+        log.warning("The compiled %s is not used: %s.", about["model"], sentence(error))
+        return None
+
+
+def _constants(path: Path, names: Mapping[str, str], tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The code's constants: `{its name: the checkpoint's name}` looked up, and those beside the code."""
+    found = {name: tensors[source] for name, source in names.items()}
+    if (path / CONSTANTS).exists():
+        from safetensors.torch import load_file
+
+        found |= load_file(path / CONSTANTS)
+    return found
+
+
+def make(model: Model, kind: str, folder: Path, directory: Path | None = None, *,
+         timeout: float = TIMEOUT) -> str | None:
+    """Make the artefact in a process of low priority; None if it is there afterwards, else why not.
+
+    `directory` is the cache that holds the weights (None: the default one). Two processes never make the
+    same: the second one returns at once. Why it failed is remembered for a week (`artefacts.failure`).
+    """
+    import filelock
+
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        return "another process makes it already"
+    with lock:
+        reason = _run([sys.executable, "-m", "depth.compiling", model.name, kind, str(folder),
+                       *([str(directory)] if directory else [])], timeout)
+    if reason:
+        log.warning("%s stays uncompiled: %s.", model.name, reason)
+    return reason
+
+
+def make_later(model: Model, kind: str, folder: Path, directory: Path | None,
+               done: Callable[[], None]) -> threading.Thread:
+    """`make` on a thread of its own, one at a time in this process; calls `done` if the artefact is there."""
+    def work() -> None:
+        with _ONE_AT_A_TIME:
+            if make(model, kind, folder, directory) is None:
+                done()
+
+    thread = threading.Thread(target=work, name=f"compile-{model.name}", daemon=True)
+    thread.start()
+    return thread
+
+
+_ONE_AT_A_TIME = threading.Lock()
+
+
+def judge(about: Mapping[str, Any]) -> str:
+    """"ok" if this installation would still load an artefact of these facts, else "stale"."""
+    from depth.models import find
+
+    try:
+        return "ok" if about == facts(find(about["model"]), about["kind"], about["weights"]) else "stale"
+    except (KeyError, LookupError, ValueError):
+        return "stale"
+
+
+def listed(directory: Path, model: Model) -> tuple[artefacts.Artefact, ...]:
+    """The model's artefacts in a cache directory, for `info`. Cheap, imports no torch."""
+    return artefacts.listed(folder_of(directory, model), judge)
+
+
+def removable(directory: Path, model: Model, digests: set[str] | None = None) -> tuple[Path, ...]:
+    """What `optimize` may delete: what can never be loaded again, and leftovers of dead processes.
+
+    `digests`: of the model's present weight files; an "onnx" artefact of other weights is dead too.
+    """
+    dead = [one.path for one in listed(directory, model) if one.state != "ok" or (
+        one.facts["kind"] == "onnx" and digests is not None and one.facts["weights"] not in digests)]
+    return (*dead, *artefacts.leftovers(folder_of(directory, model)))
+
+
+def problems(directory: Path, model: Model) -> tuple[tuple[Path, str], ...]:
+    """For `health`: artefacts that are not trusted or damaged, and makings that failed, each with a reason."""
+    words = {"foreign": "others may write it", "damaged": "a file is missing or cut short"}
+    bad = [(one.path, words[one.state]) for one in listed(directory, model) if one.state in words]
+    return (*bad, *artefacts.failures(folder_of(directory, model)))
+
+
+def _run(command: list[str], timeout: float) -> str | None:
+    """The last line that the command wrote to stderr, if it failed; None if it went well."""
+    with tempfile.TemporaryFile("w+") as errors:
+        child = subprocess.Popen(command, cwd=_ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                 stderr=errors, start_new_session=True)
+        try:
+            code = child.wait(timeout)
+        except subprocess.TimeoutExpired:
+            return f"it took longer than {timeout:g} seconds"
+        finally:
+            _end(child)
+        if code == 0:
+            return None
+        errors.seek(0)
+        lines = [line.strip() for line in errors.read()[-10_000:].splitlines() if line.strip()]
+        return (lines[-1][:300] if lines else f"the compiler ended with code {code}").rstrip(".")
+
+
+def _end(child: subprocess.Popen) -> None:
+    """End the process, if it runs still, and the compilers it started."""
+    if child.poll() is None:
+        if hasattr(os, "killpg"):
+            os.killpg(child.pid, signal.SIGKILL)
+        else:
+            child.kill()
+        child.wait()
+
+
+def _network(model: Model) -> str:
+    """A digest of the model's row and of the code that builds and tunes its network."""
+    row = json.dumps([model.family, dict(model.network), model.size], sort_keys=True, default=str)
+    return hashlib.sha256(f"{row} {_code()}".encode()).hexdigest()[:16]
+
+
+@lru_cache(maxsize=1)
+def _code() -> str:
+    here = Path(__file__).parent
+    files = (*sorted((here / "networks").glob("*.py")), here / "tuning.py", here / "compiling.py")
+    return hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()
+
+
+@lru_cache(maxsize=1)
+def machine() -> str:
+    """The processor: its name and a digest of its abilities. Machine code for another one may not run here."""
+    name, abilities = platform.processor(), ""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            word, _, value = line.partition(":")
+            if word.strip() == "model name":
+                name = value.strip()
+            elif word.strip() in ("flags", "Features"):
+                abilities = " ".join(sorted(value.split()))
+                break
+    except OSError:
+        pass
+    return f"{sys.platform} {platform.machine()} {name} {hashlib.sha256(abilities.encode()).hexdigest()[:8]}"
+
+
+def sentence(error: BaseException) -> str:
+    """The error in one line of at most 300 characters, without the closing stop."""
+    return (" ".join(str(error).split()) or type(error).__name__)[:300].rstrip(".")
+
+
+def _has(*packages: str) -> bool:
+    return all(importlib.util.find_spec(package) for package in packages)
+
+
+@lru_cache(maxsize=4)
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "absent"

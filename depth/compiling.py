@@ -1,0 +1,222 @@
+"""Make one compiled artefact, in a process of its own: `python -m depth.compiling MODEL KIND FOLDER [CACHE]`.
+
+The network is built and loaded as for eager use, exported with free picture sizes, and compiled; the
+artefact is then opened the way its users will open it and must give the eager network's depth at several
+sizes before it is published. On failure the last line of stderr says why.
+
+"aoti" holds code only. Its constants are named after the network's tensors; those that are a tensor of
+the checkpoint as it lies are taken from there at each start, the few others are stored beside the code.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from depth import artefacts, compiled
+from depth.engines import LARGEST, MULTIPLE, SMALLEST, Compiled, Eager, Engine, Onnx, Sizes, no_collection, sizes_of
+from depth.models import Model, find
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+TOLERANCE = 1e-4  # of the eager depth's range
+NICENESS = 10
+BATCH = 2  # of the example that is exported; onnxruntime takes any
+
+
+def make(model: Model, kind: str, folder: Path, tensors: Mapping[str, torch.Tensor], digest: str) -> Path:
+    """The published artefact. `tensors`: official layout; `digest`: of their file. Raises what went wrong."""
+    about = facts(model, kind, tensors, digest)
+    try:
+        path = artefacts.publish(folder, about, lambda place: _write(model, kind, tensors, place))
+    except Exception as error:
+        artefacts.note_failure(folder, about, compiled.sentence(error))
+        raise
+    artefacts.forget_failure(folder, about)
+    return path
+
+
+def facts(model: Model, kind: str, tensors: Mapping[str, torch.Tensor], digest: str) -> dict[str, Any]:
+    """The facts of this artefact, as its users will ask for it."""
+    return compiled.facts(model, kind, compiled.signature(tensors) if kind == "aoti" else digest)
+
+
+def _write(model: Model, kind: str, tensors: Mapping[str, torch.Tensor], place: Path) -> dict[str, Any]:
+    """Fill the folder; returns what the manifest needs beyond the facts."""
+    start, sizes = time.perf_counter(), sizes_of(model)
+    if kind == "onnx":
+        network = _network(model, tensors)
+        engine, more = _onnx(network, model, sizes, place), {}
+    else:
+        network = _network(model, tensors)
+        engine, more = _aoti(network, model, sizes, tensors, place)
+    difference = _difference(engine, Eager(_network(model, tensors)), model, sizes)
+    if not difference <= TOLERANCE:  # also for NaN
+        raise ValueError(f"the compiled network's depth differs by {difference:.1e} of its range")
+    return {**more, "difference": difference, "seconds": time.perf_counter() - start}
+
+
+def _network(model: Model, tensors: Mapping[str, torch.Tensor]) -> nn.Module:
+    from depth.networks import checkpoints
+    from depth.tuning import simplified
+
+    return simplified(checkpoints.load(model, tensors)).requires_grad_(False)
+
+
+def _aoti(network: nn.Module, model: Model, sizes: Sizes, tensors: Mapping[str, torch.Tensor],
+          place: Path) -> tuple[Engine, dict[str, Any]]:
+    import torch
+    from torch._inductor import aoti_compile_and_package
+
+    from depth.tuning import tuned
+
+    network = tuned(network)
+    with torch.no_grad():
+        program = torch.export.export(network, (_example(model, sizes, batch=1),), dynamic_shapes=_free(sizes))
+    aoti_compile_and_package(program, package_path=str(place / compiled.CODE),
+                             inductor_configs={"aot_inductor.package_constants_in_so": False})
+    own = {**network.state_dict(keep_vars=True), **dict(network.named_buffers()), **program.constants}
+    borrowed, stored = _split(own, tensors)
+    _store(stored, place)
+    return Compiled(place / compiled.CODE, {name: own[name] for name in (*borrowed, *stored)}, sizes), {
+        "constants": borrowed}
+
+
+def _split(own: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> tuple[dict[str, str], dict[str, Any]]:
+    """Which of the network's tensors are the checkpoint's as they lie (ours → its name), and the others."""
+    places = {_where(tensor): name for name, tensor in tensors.items() if tensor.numel()}
+    borrowed = {name: places[_where(tensor)] for name, tensor in own.items() if _where(tensor) in places}
+    return borrowed, {name: tensor for name, tensor in own.items() if name not in borrowed}
+
+
+def _where(tensor: torch.Tensor) -> tuple:
+    return tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype
+
+
+def _store(constants: Mapping[str, torch.Tensor], place: Path) -> None:
+    from safetensors.torch import save_file
+
+    if constants:
+        save_file({name: tensor.detach().clone().contiguous() for name, tensor in constants.items()},
+                  place / compiled.CONSTANTS)
+
+
+def _onnx(network: nn.Module, model: Model, sizes: Sizes, place: Path) -> Engine:
+    """Exported, then optimised by onnxruntime for this processor, so that no start does it again."""
+    import onnxruntime
+    import torch
+
+    exported = place / "exported.onnx"
+    with torch.no_grad():
+        program = torch.onnx.export(network, (_example(model, sizes, batch=BATCH),), dynamo=True, optimize=True,
+                                    dynamic_shapes=_free(sizes, batch=True), input_names=["pictures"],
+                                    output_names=["depth"], verbose=False)
+    program.save(str(exported))
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.optimized_model_filepath = str(place / compiled.GRAPH)
+    onnxruntime.InferenceSession(str(exported), options, providers=["CPUExecutionProvider"])
+    exported.unlink()
+    return Onnx(place / compiled.GRAPH, sizes)
+
+
+def _example(model: Model, sizes: Sizes, batch: int) -> torch.Tensor:
+    import torch
+
+    h, w = (sizes.side, sizes.side) if sizes.side else (model.size, model.size + 4 * MULTIPLE)
+    return torch.zeros(batch, 3, h, w)
+
+
+def _free(sizes: Sizes, batch: bool = False) -> tuple[dict] | None:
+    """Which dimensions may change, as torch.export wants it; None if none."""
+    import torch
+
+    free: dict[int, Any] = {0: torch.export.Dim("n", min=1, max=64)} if batch else {}
+    if sizes.side is None:
+        for place, name in ((2, "h"), (3, "w")):
+            free[place] = MULTIPLE * torch.export.Dim(name, min=SMALLEST, max=LARGEST)
+    return (free,) if free else None
+
+
+def _difference(engine: Engine, eager: Engine, model: Model, sizes: Sizes) -> float:
+    """The largest difference at several sizes, as a share of the eager depth's range."""
+    worst = 0.0
+    for h, w in _trials(model, sizes):
+        picture = _picture(h, w)
+        wanted, got = eager(picture), engine(picture)
+        if got.shape != wanted.shape:
+            raise ValueError(f"the compiled network gives {got.shape} for {h}×{w}")
+        span = max(float(np.ptp(wanted)), 1e-3 * float(np.abs(wanted).max()), 1e-12)
+        worst = max(worst, float(np.abs(got - wanted).max()) / span)
+    return worst
+
+
+def _trials(model: Model, sizes: Sizes) -> Iterator[tuple[int, int]]:
+    if sizes.side is not None:
+        yield sizes.side, sizes.side
+        return
+    yield model.size, model.size
+    yield model.size, model.size + 6 * MULTIPLE
+    yield sizes.smallest, sizes.smallest + MULTIPLE
+
+
+def _picture(h: int, w: int) -> np.ndarray:
+    """A made-up normalised picture: slopes, a disc and some noise."""
+    y, x = np.mgrid[-1:1:h * 1j, -1:1:w * 1j]
+    planes = np.stack([x, y, np.where(x**2 + y**2 < 0.3, 1.0, -0.5)])
+    return (planes + np.random.default_rng(0).normal(0, 0.1, planes.shape)).astype(np.float32)[None]
+
+
+def _weights(model: Model, directory: Path | None) -> tuple[Mapping[str, torch.Tensor], str]:
+    """The tensors that the estimator would use, and their file's digest. Never downloads."""
+    from depth import estimator
+
+    if model.bundled:
+        return estimator._tensors(model, None, None, None, None)[0], compiled.bundled_digest(model)
+    opened = estimator.manager(directory).open(model.name, offline=True)
+    return opened.tensors, opened.digest
+
+
+def _end_with_parent() -> None:
+    """Nobody waits for the artefact any more when the process that asked for it is gone."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    if hasattr(os, "getppid") and os.name != "nt":
+        threading.Thread(target=watch, daemon=True).start()
+
+
+def main(arguments: list[str]) -> int:
+    model, kind, folder, *rest = arguments
+    if hasattr(os, "nice"):
+        os.nice(NICENESS)
+    _end_with_parent()
+    with tempfile.TemporaryDirectory(prefix="depthmap-compile-") as scratch:
+        os.environ.update(TORCHINDUCTOR_CACHE_DIR=scratch, TORCHINDUCTOR_COMPILE_THREADS="1")
+        try:
+            with no_collection():
+                import torch  # noqa: F401
+            tensors, digest = _weights(find(model), Path(rest[0]) if rest else None)
+            make(find(model), kind, Path(folder), tensors, digest)
+        except Exception as error:
+            sys.stderr.write(f"\n{compiled.sentence(error)}\n")
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
