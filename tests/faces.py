@@ -4,6 +4,7 @@ real model names, a real cache in a temporary folder, and a real server on loopb
 from __future__ import annotations
 
 import io
+import shutil
 import socket
 import threading
 import time
@@ -11,12 +12,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from cache.errors import WrongCheckpoint
 from cache.manager import ModelManager
 from cache.records import Checkpoint
 from tests.hub_server import HubServer
 
 SIDES = {"DPT_Large": 96, "MiDaS_small": 64}  # the side of each model's one matrix, so that they differ
+_FILLED: list[Path] = []
 PATIENCE = 60  # seconds until a test gives up; none waits that long
 
 
@@ -66,6 +70,21 @@ def _official(side: int):
 
 def make_manager(hub: HubServer, directory: Path) -> ModelManager:
     return ModelManager(checkpoints(hub), directory, ("pt", "h5", "pkl"))
+
+
+def fill(directory: Path, hub_directory: Path, factory) -> None:
+    """Put both models there, as if they had been downloaded; the real download happens once a run."""
+    if not _FILLED:
+        folder = factory.mktemp("filled")
+        with HubServer() as hub, pytest.MonkeyPatch.context() as patch:
+            patch.setenv("HF_HUB_CACHE", str(folder / "hub"))
+            online(patch, hub)
+            manager = make_manager(hub, folder / "models")
+            for name in SIDES:
+                manager.download(name)
+        _FILLED.append(folder)
+    shutil.copytree(_FILLED[0] / "models", directory)
+    shutil.copytree(_FILLED[0] / "hub", hub_directory, symlinks=True)
 
 
 def free_port() -> int:

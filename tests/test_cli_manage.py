@@ -29,9 +29,8 @@ def manager(hub, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def full(manager):
-    for name in faces.SIDES:
-        manager.download(name)
+def full(manager, tmp_path, tmp_path_factory):
+    faces.fill(tmp_path / "models", tmp_path / "hub", tmp_path_factory)
     return manager
 
 

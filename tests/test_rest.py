@@ -47,6 +47,28 @@ def hub():
         yield server
 
 
+class Current:
+    """The actions of the test that runs now, for a server that outlives it."""
+
+    now: Actions
+
+    def __getattr__(self, name):
+        return getattr(self.now, name)
+
+
+@pytest.fixture(scope="module")
+def current():
+    return Current()
+
+
+@pytest.fixture(scope="module")
+def server(current):
+    """One client of one server for all tests here."""
+    routes = rest.routes(current, loopback_bound=True, environ={}, depth=estimate, save_png16=save_png16)
+    with faces.served(routes) as url, httpx.Client(base_url=url, timeout=faces.PATIENCE) as client:
+        yield client
+
+
 @pytest.fixture
 def actions(hub, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
@@ -56,17 +78,15 @@ def actions(hub, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def full(actions):
-    for name in faces.SIDES:
-        actions.manager.download(name)
+def full(actions, tmp_path, tmp_path_factory):
+    faces.fill(tmp_path / "models", tmp_path / "hub", tmp_path_factory)
     return actions
 
 
 @pytest.fixture
-def client(actions):
-    routes = rest.routes(actions, loopback_bound=True, environ={}, depth=estimate, save_png16=save_png16)
-    with faces.served(routes) as url, httpx.Client(base_url=url, timeout=faces.PATIENCE) as client:
-        yield client
+def client(actions, current, server):
+    current.now = actions
+    return server
 
 
 def picture(width=5, height=3):
