@@ -63,6 +63,9 @@ def parser() -> argparse.ArgumentParser:
     clip.add_argument("--smooth", type=float, default=0.0, metavar="S", help="0 (default) to 0.95: steady over time")
     clip.add_argument("--frames", type=Path, metavar="ZIP", help="also every frame as a 16-bit PNG, one clip only")
     clip.add_argument("--max-seconds", type=float, metavar="N", help="longest clip (default: 600); 0 for any length")
+    ray = top.add_argument_group("clusters (needs requirements-ray.txt)")
+    ray.add_argument("--ray", type=int, metavar="N", help="share the work among N Ray workers; IN may be Parquet too")
+    ray.add_argument("--gpus", type=float, default=0, metavar="G", help="each worker's share of GPUs (default: 0)")
     return top
 
 
@@ -89,10 +92,22 @@ def _records(args: argparse.Namespace, estimator: Estimator | None) -> Iterator[
     if args.video or any(_is_clip(path) for path in args.inputs):
         return _clips(args, estimator)
     options = Options(tuple(args.format.split(",")), args.colormap, args.invert)
+    if args.ray is not None:
+        return _cluster(args, options)
     output = args.output.with_name(args.output.name + ".zip") if args.zip and not is_zip(args.output) else args.output
     label = find(args.model).name + (f" {digest(_weights(args.weights))}" if args.weights else "")
     return batch.run(args.inputs, output, estimator or partial(_estimator, args), options=options,
                      overwrite=args.overwrite, label=label)
+
+
+def _cluster(args: argparse.Namespace, options: Options) -> Iterator[Record]:
+    from depth import raydata
+
+    if args.ray < 1 or args.overwrite or args.zip or args.device:
+        raise UsageError("This does not go with --ray.", expected="at least 1 worker, and a folder or .parquet as OUT",
+                         next_step="Leave out --overwrite, --zip and --device; --gpus gives workers a GPU.")
+    return raydata.run(args.inputs, args.output, model=args.model, weights=args.weights and _weights(args.weights),
+                       options=options, workers=args.ray, gpus=args.gpus)
 
 
 def _clips(args: argparse.Namespace, estimator: Estimator | None) -> Iterator[Record]:

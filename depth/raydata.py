@@ -1,16 +1,13 @@
 """The same as `batch.py` on a Ray cluster: many machines, one output. Needs requirements-ray.txt.
 
-The rows that travel are names and paths (or the pictures of a Parquet table), a few at a time; depth is
-written by the worker that made it. Ray starts a killed worker again and repeats the rows it held; the new
+What travels is names: of pictures, or of the row groups of a Parquet table. Workers read and write by
+themselves. Ray starts a killed worker again and repeats the rows it held; the new
 one reads the ledger first, so that only the picture in hand is done twice. A restarted job works alike.
 Workers load the model through the machine's cache, whose lock lets one of them download.
 """
 
 from __future__ import annotations
 
-import hashlib
-import time
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -23,19 +20,16 @@ from typing import TYPE_CHECKING
 
 from cache import errors
 from cache.errors import DepthmapError, UsageError
-from depth import models, sources
+from depth import models, sources, tables
 from depth.batch import Estimator, Job, Record, do_one, make
-from depth.outputs import FORMATS, Identity, Ledger, Options, digest
-from depth.render import save_atomically
-from depth.sources import Opener, Source, stems
+from depth.outputs import Ledger, Options, digest
+from depth.sources import Opener, Source, is_zip
+from depth.tables import CHUNK, Parts, is_table
 
 if TYPE_CHECKING:
     import pyarrow
-    import ray.data
 
-CHUNK = 16  # pictures that a worker is given at a time
 MAX_BLOCKS = 4096  # Ray plans each of them
-_KEY = ("name", "stamp", "model", "options")
 
 
 @dataclass(frozen=True)
@@ -59,22 +53,28 @@ def run(inputs: str | Path | Iterable[str | Path], output: str | Path, *, model:
     lie where all machines see them under the same path. `gpus` is a worker's share of its machine's GPUs.
     `load` replaces the estimator that `model` and `weights` name.
 
+    Workers share a table by its row groups, so it needs at least as many of them.
+
     Yields a `Record` for each picture, as it is done. Raises UsageError before the first, and whatever
     loading the model raises.
     """
     ray = _ray()
     options, output = options or Options(), Path(output).absolute()
     label = models.find(model).name + (f" {digest(weights)}" if weights else "")
-    rows = _rows(ray, [inputs] if isinstance(inputs, str | Path) else list(inputs), output)
+    if is_zip(output):
+        raise UsageError("Workers do not write zips.", where=output.name, next_step="Name a folder.")
+    portions = _portions([inputs] if isinstance(inputs, str | Path) else list(inputs), output)
     make(output)
     task = Task(load or partial(_estimator, model, weights), label, options, output)
-    return _run(ray, rows, task, workers, gpus)
+    return _run(ray, portions, task, workers, gpus)
 
 
-def _run(ray, rows: ray.data.Dataset, task: Task, workers: int, gpus: float) -> Iterator[Record]:
-    done, total = 0, rows.count()
-    answers = rows.map_batches(Worker, fn_constructor_args=(task,), batch_size=CHUNK, batch_format="pyarrow",
-                               compute=_pool(ray, workers), num_cpus=1, num_gpus=gpus)
+def _run(ray, portions: list[dict], task: Task, workers: int, gpus: float) -> Iterator[Record]:
+    done, total = 0, sum(portion["rows"] for portion in portions)
+    size = CHUNK if "stem" in portions[0] else 1
+    shared = ray.data.from_items(portions, override_num_blocks=min(-(-len(portions) // size), MAX_BLOCKS))
+    answers = shared.map_batches(Worker, fn_constructor_args=(task,), batch_size=size, batch_format="pyarrow",
+                                 compute=_pool(ray, workers), num_cpus=1, num_gpus=gpus)
     try:
         for answer in answers.iter_rows():
             fatal = answer.pop("fatal")
@@ -88,123 +88,57 @@ def _run(ray, rows: ray.data.Dataset, task: Task, workers: int, gpus: float) -> 
 
 
 class Worker:
-    """One process of the cluster: rows in, records out; the depth goes straight to the output."""
+    """One process of the cluster: portions of the work in, records out; the depth goes straight to the output."""
 
     def __init__(self, task: Task):
         self._job = Job(cache(task.load), task.options, task.label, False, Event())
         self._output = task.output
-        self._parts = Parts(task.output) if _is_parquet(task.output) else None
+        self._parts = Parts(task.output) if is_table(task.output) else None
         self._ledger = None if self._parts else Ledger(task.output)
 
-    def __call__(self, rows: pyarrow.Table) -> pyarrow.Table:
+    def __call__(self, portions: pyarrow.Table) -> pyarrow.Table:
         import pyarrow
 
         try:
             with TemporaryDirectory(prefix="depthmap-") as scratch:
-                answers = [asdict(self._one(row, Path(scratch))) for row in rows.to_pylist()]
+                answers = [asdict(record) for portion in portions.to_pylist()
+                           for record in self._done(portion, Path(scratch))]
             if self._parts:
                 self._parts.flush()
         except DepthmapError as error:  # Ray would pass on its text, but not its kind
             answers = [{"error": str(error), "fatal": type(error).__name__}]
         return pyarrow.Table.from_pylist(answers, schema=_answer())
 
-    def _one(self, row: dict, scratch: Path) -> Record:
-        folder = scratch / "depth" if self._parts else self._output
-        if self._parts:
-            self._parts.folder = folder
-        with ExitStack() as stack:
-            return do_one(self._job, _source(row, scratch), Opener(stack), folder, self._parts or self._ledger, 0, 0)
+    def _done(self, portion: dict, scratch: Path) -> Iterator[Record]:
+        for source in _sources(portion, scratch):
+            with ExitStack() as stack:
+                yield do_one(self._job, source, Opener(stack), self._folder(scratch), self._parts or self._ledger, 0, 0)
+
+    def _folder(self, scratch: Path) -> Path:
+        """Where depth files are written: the output, or a passing folder on their way into a table."""
+        if self._parts is None:
+            return self._output
+        self._parts.folder = scratch / "depth"
+        return self._parts.folder
 
 
-class Parts:
-    """A Parquet folder as a ledger: what is in its parts is done. A part appears whole or not at all."""
-
-    def __init__(self, output: Path):
-        self._output, self._rows, self.folder = output, [], output
-        self._done = {Identity(*row) for row in _identities(output)}
-
-    def outputs(self, identity: Identity) -> dict[str, str] | None:
-        return {"in an earlier part": ""} if identity in self._done else None
-
-    def add(self, identity: Identity, outputs: dict[str, str]) -> None:
-        """Keep the files' bytes for the next part, and drop the files."""
-        files = {}
-        for name in outputs:
-            path = self.folder / name
-            files[next(key for key, (ending, _) in FORMATS.items() if name.endswith(ending))] = path.read_bytes()
-            path.unlink()
-        self._rows.append({**asdict(identity), "written": time.time(), **files})
-
-    def flush(self) -> None:
-        """Write the part. Its name follows from what is in it, so that a repeated write replaces itself."""
-        import pyarrow
-        import pyarrow.parquet
-
-        if not self._rows:
-            return
-        keys = repr(sorted(tuple(row[key] for key in _KEY) for row in self._rows))
-        table = pyarrow.Table.from_pylist(self._rows)
-        path = self._output / f"part-{hashlib.sha256(keys.encode()).hexdigest()[:32]}.parquet"
-        save_atomically(path, lambda file: pyarrow.parquet.write_table(table, file))
-        self._done |= {Identity(*(row[key] for key in _KEY)) for row in self._rows}
-        self._rows = []
-
-
-def _identities(folder: Path) -> Iterator[tuple[str, ...]]:
-    import pyarrow.parquet
-
-    for path in sorted(folder.glob("part-*.parquet")):
-        yield from zip(*(column.to_pylist() for column in pyarrow.parquet.read_table(path, columns=list(_KEY)).columns),
-                       strict=True)
-
-
-def _rows(ray, inputs: list[str | Path], output: Path) -> ray.data.Dataset:
-    """The work as small rows: a name, an output stem, and a path or the picture's bytes."""
-    if len(inputs) == 1 and _is_parquet(Path(inputs[0])):
-        return _table(ray, Path(inputs[0]).absolute())
+def _portions(inputs: list[str | Path], output: Path) -> list[dict]:
+    """The work in small pieces: a picture, or a row group of a table."""
+    if len(inputs) == 1 and is_table(Path(inputs[0])):
+        return tables.groups(Path(inputs[0]).absolute())
     found = sources.find([path for given in inputs for path in _expanded(given)], output)
     if any(source.entry for source in found):
         raise UsageError("Workers do not read zips.", where=found[0].path.name, next_step="Unpack it to a folder.")
-    rows = [{"name": source.name, "stem": source.stem, "path": str(source.path.absolute())} for source in found]
-    return ray.data.from_items(rows, override_num_blocks=min(-(-len(rows) // CHUNK), MAX_BLOCKS))
+    return [{"path": str(source.path.absolute()), "name": source.name, "stem": source.stem, "rows": 1}
+            for source in found]
 
 
-def _table(ray, path: Path) -> ray.data.Dataset:
-    """A Parquet table's pictures. Only its names are read here, to give each an output name of its own."""
-    import pyarrow.dataset
-
-    try:
-        table = pyarrow.dataset.dataset(path, format="parquet")
-    except (OSError, ValueError) as error:
-        raise UsageError("The Parquet table cannot be read.", where=path.name, got=error) from error
-    if "image" not in table.schema.names:
-        raise UsageError("The table has no pictures.", where=path.name, expected="a column `image`",
-                         got=", ".join(table.schema.names))
-    columns = [name for name in ("image", "name") if name in table.schema.names]
-    if "name" in columns:
-        _refuse_equal(table.to_table(columns=["name"])["name"].to_pylist(), path)
-    return ray.data.read_parquet(str(path), columns=columns)
-
-
-def _refuse_equal(names: list[str], path: Path) -> None:
-    tidy = stems([str(name) for name in names])
-    twice = [name for name, stem in zip(names, tidy, strict=True) if stem != stems([str(name)])[0]]
-    if twice:
-        raise UsageError("Two pictures of the table would get one output name.", where=path.name, got=twice[0],
-                         next_step="Make the column `name` unique.")
-
-
-def _source(row: dict, scratch: Path) -> Source:
-    """The picture of a row; bytes become a passing file, because files are what is read with care."""
-    if "path" in row:
-        return Source(row["name"], row["stem"], Path(row["path"]))
-    content = row["image"]["bytes"] if isinstance(row["image"], dict) else row["image"]
-    content = content or b""
-    name = str(row.get("name") or hashlib.sha256(content).hexdigest()[:32])
-    stem = stems([name])[0]
-    path = scratch / stem.rpartition("/")[2]
-    path.write_bytes(content)
-    return Source(name, stem, path, mark=f"{len(content)}-{zlib.crc32(content):08x}")
+def _sources(portion: dict, scratch: Path) -> Iterator[Source]:
+    """The pictures of a portion, one at a time."""
+    if "stem" in portion:
+        yield Source(portion["name"], portion["stem"], Path(portion["path"]))
+    else:
+        yield from tables.sources(portion, scratch)
 
 
 def _expanded(given: str | Path) -> list[Path]:
@@ -235,10 +169,6 @@ def _estimator(model: str, weights: Path | None) -> Estimator:
     from depth.estimator import MiDaSDepthEstimator
 
     return MiDaSDepthEstimator(model, weights=weights)
-
-
-def _is_parquet(path: Path) -> bool:
-    return path.suffix.lower() in {".parquet", ".pq"}
 
 
 def _answer() -> pyarrow.Schema:

@@ -78,6 +78,8 @@ def test_zip_out(photos, tmp_path, output, more):
     (["IN", "clip.mp4", "-o", "OUT"], "calls of their own"),
     (["a.mp4", "b.mp4", "-o", "c.mp4"], "a folder to go to"),
     (["a.mp4", "-o", "OUT", "--smooth", "2"], "0 to 0.95"),
+    (["IN", "-o", "OUT", "--ray", "0"], "at least 1 worker"),
+    (["IN", "-o", "OUT", "--ray", "2", "--zip"], "does not go with --ray"),
 ])
 def test_wrong_call_is_one_sentence_and_code_two(photos, tmp_path, capsys, words, sentence):
     words = [{"IN": photos, "OUT": tmp_path / "out"}.get(word, word) for word in words]

@@ -23,7 +23,7 @@ from tests.brightness import Brightness, Killed, Logged, picture
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.slow
 os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_DISABLE_IMPORT_WARNING="1", RAY_DEDUP_LOGS="0",
-                  RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0")
+                  RAY_worker_niceness="0", RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0")
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def cluster():
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # short: sockets lie in it
     monkeypatch = pytest.MonkeyPatch()
     monkeypatch.setenv("PYTHONPATH", str(ROOT))  # inherited by the workers
-    ray.init(num_cpus=3, include_dashboard=False, _temp_dir=folder, object_store_memory=100 * 2**20,
+    ray.init(num_cpus=2, include_dashboard=False, _temp_dir=folder, object_store_memory=100 * 2**20,
              log_to_driver=False, logging_level="ERROR")
     yield ray
     ray.shutdown()
@@ -62,7 +62,7 @@ def table(path: Path, photos: Path, rows: int = 20) -> Path:
 
     paths = sorted(photos.glob("[0-9]*.png"))[:rows]
     pyarrow.parquet.write_table(pyarrow.table({"image": [path.read_bytes() for path in paths],
-                                               "name": [path.name for path in paths]}), path)
+                                               "name": [path.name for path in paths]}), path, row_group_size=5)
     return path
 
 
@@ -134,6 +134,9 @@ def test_table_without_pictures_or_with_equal_names_is_refused(cluster, tmp_path
     pyarrow.parquet.write_table(pyarrow.table({"x": [1]}), tmp_path / "none.parquet")
     pyarrow.parquet.write_table(pyarrow.table({"image": [b"", b""], "name": ["a.png", "A.jpg"]}),
                                 tmp_path / "twice.parquet")
-    for name, sentence in (("none.parquet", "no pictures"), ("twice.parquet", "one output name")):
+    pyarrow.parquet.write_table(pyarrow.table({"image": pyarrow.array([], pyarrow.binary())}),
+                                tmp_path / "empty.parquet")
+    for name, sentence in (("none.parquet", "no pictures"), ("twice.parquet", "one output name"),
+                           ("empty.parquet", "no rows")):
         with pytest.raises(UsageError, match=sentence):
             raydata.run(tmp_path / name, tmp_path / "out", load=Brightness)
