@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-TRIM = 0.95  # the paper drops the worst fifth because its labels are noisy; ours are exact, and thin things live there
+TRIM = (
+    0.95  # the paper drops the worst fifth because its labels are noisy; ours are exact, and thin things live there
+)
 FARTHEST = 80.0  # metres; beyond lies what the usual benchmarks mask as well
 
 

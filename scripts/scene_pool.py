@@ -16,6 +16,7 @@ from scripts import scenes
 
 SIDE = 256
 HELD_OUT = 1_000_000_000  # seeds from here on are never trained on
+AHEAD = 800  # scenes rendered before they are asked for; more would only take time from the training
 MEAN, STD = (torch.tensor(values).view(1, 3, 1, 1) for values in (find("Tiny").mean, find("Tiny").std))
 
 
@@ -36,6 +37,7 @@ class Pool:
         self.rgb = _mapped(folder / "rgb.u8", np.uint8, (count, SIDE, SIDE, 3))
         self.inverse = _mapped(folder / "inverse.f16", np.float16, (count, SIDE, SIDE))
         self.done = _mapped(folder / f"done{workers}.i64", np.int64, (workers,))
+        self.wanted = _mapped(folder / "wanted.i64", np.int64, (1,))
 
     def start(self) -> list[multiprocessing.Process]:
         """Render what is missing in background processes, which end with this one."""
@@ -48,6 +50,7 @@ class Pool:
 
     def wait(self, ready: int) -> None:
         """Return when the first `ready` scenes are there."""
+        self.wanted[0] = ready
         while any(self.done[k] * self.workers + k < ready for k in range(self.workers)):
             time.sleep(0.2)
 
@@ -58,13 +61,17 @@ def _mapped(path: Path, kind, shape) -> np.memmap:
 
 def _fill(folder: Path, first: int, count: int, workers: int, k: int) -> None:
     """Worker k renders scenes k, k + workers, ... and counts them."""
-    os.nice(1)
+    parent = os.getppid()
     pool = Pool(folder, first, count, workers)
     for n in range(k + int(pool.done[k]) * workers, count, workers):
         picture = scenes.render(first + n, SIDE, SIDE)
         pool.rgb[n] = picture.rgb
         pool.inverse[n] = inverse_depth(picture.depth)
         pool.done[k] += 1
+        while n > pool.wanted[0] + AHEAD and os.getppid() == parent:
+            time.sleep(0.5)
+        if os.getppid() != parent:
+            return
     pool.done[k] = count  # nothing more to wait for
 
 

@@ -1,25 +1,27 @@
 """Train the bundled model from scratch on made-up scenes, and judge it.
 
-    python -m scripts.train_tiny                   # renders, trains, writes depth/weights/tiny.safetensors
-    python -m scripts.train_tiny --evaluate        # figures of the shipped weights on 500 held-out scenes
+    python scripts/train_tiny.py                   # renders, trains, writes depth/weights/tiny.safetensors
+    python scripts/train_tiny.py --evaluate        # figures of the shipped weights on 500 held-out scenes
 
-The scene of each number, the crops of each step and the first weights follow from --seed. The learning rate rises, stays,
-and falls over the last part of the steps; small pictures first, full-size ones at the end. Interrupted training goes on
-from the last checkpoint in --work.
+The scene of each number, the crops of each step and the first weights follow from --seed. The learning rate rises,
+stays, and falls over the last part of the steps; small pictures first, full-size ones at the end. Interrupted
+training goes on from the last checkpoint in --work.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
-import os
+import sys
 import time
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from any folder
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import distributed, multiprocessing, nn
 
 from depth.models import find
 from depth.networks import build
@@ -34,12 +36,14 @@ FULL = (8, ((192, 256), (256, 192), (256, 256), (160, 256), (192, 192)))
 
 def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
-    torch.set_num_threads(options.threads)
     if options.evaluate:
         network = load(options.weights)
         print(report(network, options.scenes_held_out))
         return 0
-    train(options)
+    if options.processes > 1:
+        multiprocessing.spawn(train, (options,), options.processes)
+    else:
+        train(0, options)
     return 0
 
 
@@ -48,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--steps", type=int, default=STEPS, help=f"training steps (default {STEPS})")
     p.add_argument("--scenes", type=int, default=SCENES, help=f"training scenes to render (default {SCENES})")
     p.add_argument("--seed", type=int, default=SEED, help="scenes, crops and first weights follow from it")
-    p.add_argument("--threads", type=int, default=2)
+    p.add_argument("--processes", type=int, default=2, help="training processes that share each batch (default 2)")
     p.add_argument("--workers", type=int, default=1, help="rendering processes")
     p.add_argument("--work", type=Path, default=Path(".training"), help="scenes and checkpoints")
     p.add_argument("--weights", type=Path, default=WEIGHTS, help="file to write, or to judge")
@@ -57,44 +61,67 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def train(options: argparse.Namespace) -> None:
+def train(rank: int, options: argparse.Namespace) -> None:
+    """One of the training processes; all hold the same network, the first one also its running mean and the files."""
+    torch.set_num_threads(1)  # busy machines stall threads that wait for each other at every layer
     torch.manual_seed(options.seed)
-    pool = scene_pool.Pool(options.work / f"scenes{options.seed}", options.seed * 1_000_000, options.scenes, options.workers)
-    crew = pool.start()
+    pool = scene_pool.Pool(
+        options.work / f"scenes{options.seed}", options.seed * 1_000_000, options.scenes, options.workers
+    )
+    crew = pool.start() if rank == 0 else []
+    if options.processes > 1:
+        distributed.init_process_group("gloo", "tcp://127.0.0.1:29517", rank=rank, world_size=options.processes)
     network, mean = fresh(), fresh()
     optimizer = torch.optim.AdamW(groups(network), lr=RATE)
     checkpoint = options.work / f"checkpoint{options.seed}.pt"
     first = resume(checkpoint, network, mean, optimizer)
     begun, losses = time.time(), []
     for step in range(first, options.steps):
-        losses.append(one_step(step, options, pool, network, optimizer))
+        losses.append(one_step(step, rank, options, pool, network, optimizer))
+        if rank:
+            continue
         follow(mean, network, min(0.999, (step + 1) / (step + 20)))
         if step % 50 == 49:
-            print(f"step {step + 1} loss {np.mean(losses):.4f} {(time.time() - begun) / len(losses):.3f} s/step", flush=True)
+            print(
+                f"step {step + 1} loss {np.mean(losses):.4f} {(time.time() - begun) / len(losses):.3f} s/step",
+                flush=True,
+            )
             begun, losses = time.time(), []
         if step % 250 == 249 or step + 1 == options.steps:
             save_checkpoint(checkpoint, step + 1, network, mean, optimizer)
             save_weights(mean, options.weights)
     for worker in crew:
         worker.terminate()
-    save_weights(mean, options.weights)
 
 
-def one_step(step: int, options: argparse.Namespace, pool: scene_pool.Pool, network: nn.Module, optimizer) -> float:
-    rng = np.random.default_rng([options.seed, step])
-    falling = step >= options.steps * (1 - FALL)
-    size, shapes = FULL if falling else SMALL
+def one_step(
+    step: int, rank: int, options: argparse.Namespace, pool: scene_pool.Pool, network: nn.Module, optimizer
+) -> float:
+    size, shapes = FULL if step >= options.steps * (1 - FALL) else SMALL
+    shape = shapes[int(np.random.default_rng([options.seed, step]).integers(len(shapes)))]
     ready = min(options.scenes, 400 + 2 * step)  # independent of how fast the renderer is
     pool.wait(ready)
-    batch = scene_pool.draw(pool, rng, ready, size, shapes[int(rng.integers(len(shapes)))])
+    rng = np.random.default_rng([options.seed, step, rank])
+    batch = scene_pool.draw(pool, rng, ready, size // options.processes, shape)
     for group in optimizer.param_groups:
         group["lr"] = rate(step, options.steps)
     loss = depth_measures.midas_loss(network(batch.pictures), batch.inverse)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
+    if options.processes > 1:
+        share_gradients(network, options.processes)
     nn.utils.clip_grad_norm_(network.parameters(), 1.0)
     optimizer.step()
     return float(loss.detach())
+
+
+def share_gradients(network: nn.Module, processes: int) -> None:
+    """Every process goes on with the mean of all gradients."""
+    gradients = [p.grad for p in network.parameters()]
+    flat = torch.cat([g.reshape(-1) for g in gradients])
+    distributed.all_reduce(flat)
+    for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(part.view_as(gradient) / processes)
 
 
 def rate(step: int, steps: int) -> float:
@@ -112,7 +139,8 @@ def fresh() -> nn.Module:
             module.reset_parameters()
     for module in network.pretrained.modules():
         if isinstance(module, nn.Conv2d):
-            nn.init.normal_(module.weight, 0, math.sqrt(2 / (module.kernel_size[0] ** 2 * module.out_channels // module.groups)))
+            fan_out = module.kernel_size[0] ** 2 * module.out_channels // module.groups
+            nn.init.normal_(module.weight, 0, math.sqrt(2 / fan_out))
     nn.init.constant_(network.scratch.output_conv[4].bias, 0.5)  # above the closing ReLU's dead half
     return network.to(memory_format=torch.channels_last).train()
 
@@ -120,7 +148,8 @@ def fresh() -> nn.Module:
 def groups(network: nn.Module) -> list[dict]:
     """Weight decay for convolutions only."""
     plain = [p for p in network.parameters() if p.ndim < 2]
-    return [{"params": [p for p in network.parameters() if p.ndim > 1], "weight_decay": 0.02}, {"params": plain, "weight_decay": 0.0}]
+    filters = [p for p in network.parameters() if p.ndim > 1]
+    return [{"params": filters, "weight_decay": 0.02}, {"params": plain, "weight_decay": 0.0}]
 
 
 @torch.no_grad()
@@ -134,9 +163,14 @@ def follow(mean: nn.Module, network: nn.Module, inertia: float) -> None:
 
 
 def save_checkpoint(path: Path, step: int, network: nn.Module, mean: nn.Module, optimizer) -> None:
-    state = {"step": step, "network": network.state_dict(), "mean": mean.state_dict(), "optimizer": optimizer.state_dict()}
+    state = {
+        "step": step,
+        "network": network.state_dict(),
+        "mean": mean.state_dict(),
+        "optimizer": optimizer.state_dict(),
+    }
     torch.save(state, path.with_suffix(".new"))
-    os.replace(path.with_suffix(".new"), path)
+    path.with_suffix(".new").replace(path)
 
 
 def resume(path: Path, network: nn.Module, mean: nn.Module, optimizer) -> int:
@@ -153,9 +187,11 @@ def resume(path: Path, network: nn.Module, mean: nn.Module, optimizer) -> int:
 
 def save_weights(network: nn.Module, path: Path) -> None:
     """Half precision on disk, keys sorted, so that equal weights give equal bytes."""
-    state = {k: v.half().contiguous() if v.is_floating_point() else v for k, v in sorted(network.state_dict().items())}
+    state = {
+        k: v.half().contiguous() if v.is_floating_point() else v for k, v in sorted(network.state_dict().items())
+    }
     save_file(state, path.with_suffix(".new"))
-    os.replace(path.with_suffix(".new"), path)
+    path.with_suffix(".new").replace(path)
 
 
 def load(path: Path) -> nn.Module:

@@ -60,7 +60,9 @@ def defocus(picture: np.ndarray, depth: np.ndarray, rng: np.random.Generator) ->
     away = np.clip(away * rng.uniform(0.5, 2), 0, 1)[..., None].astype(np.float32)
     strong = blurred(picture, rng.uniform(2, 7))
     soft = blurred(picture, 1.2)
-    return np.where(away < 0.5, picture * (1 - 2 * away) + soft * 2 * away, soft * (2 - 2 * away) + strong * (2 * away - 1))
+    return np.where(
+        away < 0.5, picture * (1 - 2 * away) + soft * 2 * away, soft * (2 - 2 * away) + strong * (2 * away - 1)
+    )
 
 
 def panned(picture: np.ndarray, depth: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -1,0 +1,74 @@
+"""Made-up scenes: `render(seed)` gives a photo-like picture and its exact depth, the same every time.
+
+A scene is a list of shapes, materials and lights (`stage.py`, traced by `raytrace.py`) put together by one of the composers below,
+seen through a camera of random height, pitch, roll and field of view, and then spoilt as cameras do (`lens.py`).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from scripts.scenes import raytrace
+from scripts.scenes.indoors import corridor, room, tabletop
+from scripts.scenes.lens import photograph
+from scripts.scenes.mixed import jumble, portrait
+from scripts.scenes.outdoors import fields, landmark, street, wildlife
+from scripts.scenes.shade import shade
+from scripts.scenes.stage import Scene
+from scripts.scenes.texture import height_at
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A rendered scene: rgb uint8 H×W×3; depth float32 H×W, metres along the axis, 0 where there is only sky."""
+
+    rgb: np.ndarray
+    depth: np.ndarray
+    kind: str
+
+
+COMPOSERS = (
+    (room, 0.34), (corridor, 0.06), (tabletop, 0.11), (portrait, 0.10), (street, 0.12),
+    (fields, 0.09), (wildlife, 0.06), (landmark, 0.04), (jumble, 0.08),
+)  # fmt: skip
+
+
+def compose(seed: int) -> tuple[Scene, str]:
+    """The scene of a seed, and the name of its composer."""
+    s = Scene(np.random.default_rng(seed))
+    chances = np.array([p for _, p in COMPOSERS])
+    composer = COMPOSERS[int(s.rng.choice(len(chances), p=chances / chances.sum()))][0]
+    composer(s)
+    s.roll = s.rng.normal() * 0.03 if s.chance(0.7) else s.rng.normal() * 0.12
+    return s, composer.__name__
+
+
+def camera_turn(pitch: float, roll: float) -> np.ndarray:
+    """Camera-to-world rotation (3×3); positive pitch looks up."""
+    cp, sp, cr, sr = math.cos(pitch), math.sin(pitch), math.cos(roll), math.sin(roll)
+    tilt = np.array([[1, 0, 0], [0, cp, sp], [0, -sp, cp]])
+    return tilt @ np.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]])
+
+
+def draw(s: Scene, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Linear colour (H×W×3 float32) and z-depth in metres (H×W float32, 0 for sky) of a scene."""
+    shapes = np.array(s.shapes, np.float64)
+    materials = np.array(s.materials, np.float64)
+    lights = np.array(s.lights, np.float64).reshape(-1, raytrace.LIGHT)
+    eye = np.array(s.eye, np.float64)
+    eye[1] += height_at(0.0, 0.0, s.ground)
+    turn = camera_turn(s.pitch, s.roll)
+    focal = 0.5 * max(height, width) / math.tan(math.radians(s.view) / 2)
+    depth, owner = raytrace.trace(shapes, materials, eye, turn, focal, height, width, s.ground)
+    colour = shade(depth, owner, shapes, materials, lights, s.air, eye, turn, focal, s.ground)
+    return colour, np.where(owner < 0, np.float32(0), depth)
+
+
+def render(seed: int, height: int = 256, width: int = 256) -> Picture:
+    """The photo-like picture and depth of a seed; equal seeds give equal pictures."""
+    s, kind = compose(seed)
+    colour, depth = draw(s, height, width)
+    return Picture(photograph(colour, depth, s.rng), depth, kind)
