@@ -56,7 +56,14 @@ def judge(prediction: np.ndarray, depth: np.ndarray) -> tuple[float, float]:
     (scale, shift), *_ = np.linalg.lstsq(np.stack([value, np.ones_like(value)], 1), 1 / truth, rcond=None)
     fitted = 1 / np.clip(scale * value + shift, 1 / truth.max(), 1 / truth.min())
     delta1 = np.mean(np.maximum(fitted / truth, truth / fitted) < 1.25)
-    return float(delta1), float(np.corrcoef(_ranks(value), _ranks(1 / truth))[0, 1])
+    return float(delta1), _spearman(value, 1 / truth)
+
+
+def _spearman(a: np.ndarray, b: np.ndarray) -> float:
+    """Rank correlation; 0 when one of them is constant and ranks nothing."""
+    if np.ptp(a) == 0 or np.ptp(b) == 0:
+        return 0.0
+    return float(np.corrcoef(_ranks(a), _ranks(b))[0, 1])
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:

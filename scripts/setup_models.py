@@ -133,9 +133,10 @@ def cost(rows: list[Model], status: Status, formats: tuple[str, ...]) -> tuple[i
         entry = entries.get(row.name)
         if entry is None:
             continue  # bundled
-        missing = 0 if entry.cached or entry.hub_path else entry.download_size or row.bytes
+        size = entry.download_size or row.bytes
+        missing = 0 if entry.cached or entry.hub_path else size
         fetch += missing
-        disk += missing + sum(row.bytes for format in formats if format in COPIES and format not in entry.formats)
+        disk += missing + sum(size for format in formats if format in COPIES and format not in entry.formats)
     return fetch, disk
 
 
@@ -160,15 +161,21 @@ def prepare(row: Model, formats: tuple[str, ...] | None, manager, *, quiet: bool
 
 def summary(outcomes: list[Outcome], status: Status) -> str:
     """What is ready, what failed and why, and what to do next."""
-    lines = [f"{outcome.model}: " + (f"ready ({', '.join(outcome.formats) or 'bundled'}, {report.size(outcome.size)})"
-                                     if outcome.ok else f"failed. {outcome.error}") for outcome in outcomes]
     ready = [outcome.model for outcome in outcomes if outcome.ok]
     steps = ["Run the same command again to go on where it stopped."] * (len(ready) < len(outcomes))
     if ready:
         steps += ["python app.py                               opens the page",
                   "python scripts/manage_models.py info        shows the cache",
                   f'MiDaSDepthEstimator("{ready[0]}")           in Python, from depth']
-    return "\n".join(["", f"Cache: {status.directory}", *lines, "", "Next:", *(f"  {step}" for step in steps)])
+    return "\n".join(["", f"Cache: {status.directory}", *map(_line, outcomes), "", "Next:", *(f"  {step}" for step in steps)])
+
+
+def _line(outcome: Outcome) -> str:
+    if not outcome.ok:
+        return f"{outcome.model}: failed. {terminal.lines(outcome.error)}"
+    if not outcome.formats:
+        return f"{outcome.model}: ready (bundled)"
+    return f"{outcome.model}: ready ({', '.join(outcome.formats)}, {report.size(outcome.size)})"
 
 
 if __name__ == "__main__":

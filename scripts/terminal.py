@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -29,7 +30,7 @@ def run(command: Callable[[], int], *, as_json: bool) -> int:
         if as_json:
             print(report.as_json({"error": {"code": error.code, "message": str(error)}}))
         else:
-            print(error, file=sys.stderr)
+            print(lines(error), file=sys.stderr)
         return USAGE if isinstance(error, (UsageError, UnknownModel)) else WRONG
     except KeyboardInterrupt:
         print("\nStopped. The same command goes on where it was.", file=sys.stderr)
@@ -37,6 +38,11 @@ def run(command: Callable[[], int], *, as_json: bool) -> int:
     except BrokenPipeError:  # the reader, such as `head`, has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return WRONG
+
+
+def lines(message: object) -> str:
+    """A message as printable text, each source that failed on a line of its own."""
+    return "\n  ".join(map(report.plain, str(message).split(" | ")))
 
 
 def open_manager(cache_dir: str | None) -> ModelManager:
@@ -99,7 +105,7 @@ def _quality(model: Model) -> tuple[str, ...]:
     told = model.quality
     if told is None:
         return ("-",) * 7
-    kitti, nyu = (f"{value}" if told.zero_shot else f"({value})" for value in (told.kitti, told.nyu))
+    kitti, nyu = (f"{value:.2f}" if told.zero_shot else f"({value:.2f})" for value in (told.kitti, told.nyu))
     return (f"{told.diw:.4f}", f"{told.eth3d:.4f}", f"{told.sintel:.4f}", kitti, nyu,
             f"{told.improvement:+d} %", f"{told.fps:g}")
 
@@ -180,4 +186,5 @@ class Bars:
             return
         from tqdm import tqdm
 
-        self._bar = tqdm(total=progress.total, desc=label, unit="B", unit_scale=True, file=sys.stderr)
+        self._bar = tqdm(total=progress.total, desc=label, unit="B", unit_scale=True, file=sys.stderr,
+                         ncols=min(shutil.get_terminal_size().columns or 80, 100), nrows=20)

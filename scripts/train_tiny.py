@@ -207,7 +207,7 @@ def evaluate(network: nn.Module, numbers) -> list[tuple[str, float, float]]:
     figures = []
     for n in numbers:
         picture = scenes.render(scene_pool.HELD_OUT + n, *((192, 256), (256, 192), (256, 256))[n % 3])
-        rgb = torch.from_numpy(np.ascontiguousarray(picture.rgb)).permute(2, 0, 1)[None].float() / 255
+        rgb = torch.from_numpy(picture.rgb.copy()).permute(2, 0, 1)[None].float() / 255
         prediction = network((rgb - scene_pool.MEAN) / scene_pool.STD)[0].numpy()
         figures.append((picture.kind, *depth_measures.judge(prediction, picture.depth)))
     return figures
@@ -223,7 +223,9 @@ def report(network: nn.Module, count: int) -> str:
 
 def _line(name: str, figures: list[tuple[str, float, float]]) -> str:
     delta1, spearman = (np.array([f[k] for f in figures]) for k in (1, 2))
-    return f"{name:10} {len(figures):4} scenes  delta1 mean {delta1.mean():.4f}  Spearman median {np.median(spearman):.4f} mean {spearman.mean():.4f}"
+    ranks = f"Spearman median {np.median(spearman):.4f} mean {spearman.mean():.4f}"
+    return f"{name:10} {len(figures):4} scenes  delta1 mean {delta1.mean():.4f}  {ranks}"
+
 
 
 if __name__ == "__main__":

@@ -1,15 +1,18 @@
 """setup_models.py: asked and unasked, on a real cache filled from a local Hub."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from cache.hub import Progress
 from depth.models import MODELS
 from scripts import setup_models
 from scripts.setup_models import chosen
+from scripts.terminal import Bars
 from tests import faces
 from tests.hub_server import ALWAYS, Fault, HubServer
 from tests.test_cli_manage import Terminal
@@ -129,3 +132,23 @@ def test_without_a_terminal_it_ends_instead_of_waiting(tmp_path):
 ])
 def test_choice(words, names):
     assert [row.name for row in chosen(words)] == names
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+def test_a_terminal_gets_bars_for_bytes_and_phases(tmp_path):
+    import pty
+
+    code = ("from scripts.terminal import Bars; from cache.hub import Progress\n"
+            "with Bars() as bars: bars(Progress('download', 5, 10, 'a.pt')); bars(Progress('convert', 10, 10, 'a.h5'))")
+    ours, theirs = pty.openpty()
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, stderr=theirs, check=True, timeout=faces.PATIENCE)
+    text = os.read(ours, 1 << 16).decode()
+    os.close(ours), os.close(theirs)
+    assert "download a.pt:  50%" in text and "convert a.h5: 100%" in text
+
+
+def test_elsewhere_each_phase_is_a_line(capsys):
+    with Bars() as bars:
+        for done in range(3):
+            bars(Progress("download", done, 2_000_000, "a.pt"))
+    assert capsys.readouterr().err == "download a.pt (2.0 MB)\n"

@@ -1,7 +1,8 @@
 """Made-up scenes: `render(seed)` gives a photo-like picture and its exact depth, the same every time.
 
-A scene is a list of shapes, materials and lights (`stage.py`, traced by `raytrace.py`) put together by one of the composers below,
-seen through a camera of random height, pitch, roll and field of view, and then spoilt as cameras do (`lens.py`).
+A scene is a list of shapes, materials and lights (`stage.py`, traced by `raytrace.py`) put together by one of the
+composers below, seen through a camera of random height, pitch, roll and field of view, and then spoilt as cameras
+do (`lens.py`).
 """
 
 from __future__ import annotations

@@ -64,8 +64,10 @@ def outdoor_light(s: Scene, haze=None) -> None:
     if light > 0.02:
         s.lights.append([0, *sun, light, light * (1 - 0.3 * warm), light * (1 - 0.8 * warm), 1])
     white = s.uniform(0.5, 1.1) * max(horizon)
-    s.air[:] = [
-        *horizon, haze if haze is not None else (math.exp(s.uniform(-6.5, -3)) if s.chance(0.6) else 0.0),
-        *horizon, *zenith, white, white, white * s.uniform(0.9, 1.05), clouds, s.uniform(0.5, 2.5), float(s.rng.integers(1000)),
-        *(ambient * (0.7 + 0.3 * z / max(max(zenith), 1e-3)) for z in zenith), *(ambient * s.uniform(0.3, 0.6) for _ in range(3)), s.uniform(0.4, 1),
-    ]  # fmt: skip
+    density = haze if haze is not None else (math.exp(s.uniform(-6.5, -3)) if s.chance(0.6) else 0.0)
+    s.air[0:3], s.air[3], s.air[4:7], s.air[7:10] = horizon, density, horizon, zenith
+    s.air[10:13] = white, white, white * s.uniform(0.9, 1.05)
+    s.air[13:16] = clouds, s.uniform(0.5, 2.5), float(s.rng.integers(1000))
+    s.air[16:19] = [ambient * (0.7 + 0.3 * z / max(max(zenith), 1e-3)) for z in zenith]
+    s.air[19:22] = [ambient * s.uniform(0.3, 0.6) for _ in range(3)]
+    s.air[22] = s.uniform(0.4, 1)

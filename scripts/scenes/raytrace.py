@@ -185,10 +185,8 @@ def trace(shapes, materials, origin, turn, focal, height, width, ground):
                 dx = turn[0, 0] * a + turn[0, 1] * b + turn[0, 2]
                 dy = turn[1, 0] * a + turn[1, 1] * b + turn[1, 2]
                 dz = turn[2, 0] * a + turn[2, 1] * b + turn[2, 2]
-                if kind == TERRAIN:
-                    t = _march(origin, dx, dy, dz, ground)
-                else:
-                    t = first(p, m, origin, dx, dy, dz, NEAR)
+                hills = kind == TERRAIN
+                t = _march(origin, dx, dy, dz, ground) if hills else first(p, m, origin, dx, dy, dz, NEAR)
                 if t < depth[i, j]:
                     depth[i, j] = t
                     owner[i, j] = n
