@@ -167,7 +167,8 @@ def summary(outcomes: list[Outcome], status: Status) -> str:
         steps += ["python app.py                               opens the page",
                   "python scripts/manage_models.py info        shows the cache",
                   f'MiDaSDepthEstimator("{ready[0]}")           in Python, from depth']
-    return "\n".join(["", f"Cache: {status.directory}", *map(_line, outcomes), "", "Next:", *(f"  {step}" for step in steps)])
+    told = ["", f"Cache: {status.directory}", *map(_line, outcomes), "", "Next:"]
+    return "\n".join([*told, *(f"  {step}" for step in steps)])
 
 
 def _line(outcome: Outcome) -> str:
