@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 from PIL import Image
 
+from cache.hub import RemoteFile
 from depth.depthmap import DepthMap
 from depth.images import open_rgb
 
@@ -50,6 +51,17 @@ class Killed(Logged):
             mark.touch()
             os.kill(os.getpid(), signal.SIGKILL)
         return super().predict(image)
+
+
+class Downloaded(Logged):
+    """Its weights are a file of a Hub, fetched through the cache that `environ` names."""
+
+    def __init__(self, folder: Path, file: RemoteFile, environ: dict[str, str]):
+        super().__init__(folder)
+        os.environ.update(environ)
+        from cache import hub
+
+        self.weights = hub.fetch(file)
 
 
 def picture(path: Path, height: int = 12, width: int = 16, start: int = 0) -> Path:

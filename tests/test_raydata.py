@@ -18,7 +18,8 @@ from cache.errors import UnknownModel, UsageError
 from depth import raydata
 from depth.__main__ import main
 from depth.outputs import Options
-from tests.brightness import Brightness, Killed, Logged, picture
+from tests.brightness import Brightness, Downloaded, Killed, Logged, picture
+from tests.hub_server import HubServer
 
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.slow
@@ -104,6 +105,24 @@ def test_glob_is_done_and_the_shell_goes_on_with_the_work(cluster, photos, tmp_p
     shell = Brightness()
     main([*map(str, sorted(photos.glob("[01]*.png"))), "-o", str(tmp_path / "out")], estimator=shell)
     assert [Path(image).name for image in shell.seen] == [f"{number}.png" for number in range(10, 20)]
+
+
+def test_two_workers_share_the_machines_cache_and_one_download(cluster, photos, tmp_path):
+    """Two workers that load at the same time; the server counts the bytes that left it."""
+    import pyarrow
+
+    with HubServer() as server:
+        file = server.add("org/model", "weights.pt", bytes(3 * 2**20))
+        environ = {"HF_ENDPOINT": server.endpoint, "HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "0"}
+        task = raydata.Task(partial(Downloaded, tmp_path / "log", file, environ), "x", Options(), tmp_path / "out")
+        workers = [cluster.remote(raydata.Worker).remote(task) for _ in range(2)]
+        portions = [pyarrow.Table.from_pylist([{"path": str(photos / name), "name": name, "stem": name, "rows": 1}])
+                    for name in ("00.png", "01.png")]
+        answers = cluster.get([worker.__call__.remote(portion)
+                               for worker, portion in zip(workers, portions, strict=True)])
+        assert [answer["ok"].to_pylist() for answer in answers] == [[True], [True]]
+        assert len(list((tmp_path / "log").glob("*.log"))) == 2  # two processes
+        assert server.sent == 3 * 2**20
 
 
 def test_model_that_cannot_be_loaded_is_our_own_sentence(cluster, photos, tmp_path):
