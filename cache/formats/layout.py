@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # Name in torch -> what numpy calls the same bytes. numpy has no bfloat16; its bits travel as uint16.
 DTYPES = {"float32": "<f4", "float16": "<f2", "bfloat16": "<u2", "float64": "<f8",
           "int64": "<i8", "int32": "<i4", "int16": "<i2", "int8": "|i1", "uint8": "|u1", "bool": "|b1"}
-MAX_TENSORS = 20_000
+MAX_TENSORS = 4096  # the largest MiDaS network has 962
 MAX_DIMENSIONS = 8
 _KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,254}")
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import torch
 
 MAX_PICKLE = 8 << 20
-MAX_DIRECTORY = 8 << 20
+MAX_DIRECTORY = 2 << 20
 MAX_LEGACY = 4 << 30
 ZIP_MAGIC = b"PK\x03\x04"
 LEGACY_MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
@@ -267,8 +267,8 @@ def check_directory(file: BinaryIO, size: int) -> None:
     file.seek(max(0, size - 70_000))
     tail = file.read()
     at = tail.rfind(b"PK\x05\x06")
-    if at < 0 or len(tail) - at < 22:
-        raise refuse("a zip file without its end: it is cut off")
+    if at < 0 or len(tail) - at != 22:
+        raise refuse("a zip file that does not end where it should: it is cut off, or something follows")
     length = struct.unpack("<I", tail[at + 12:at + 16])[0]
     wide = tail.rfind(b"PK\x06\x06", 0, at)
     if length == 0xFFFFFFFF and wide >= 0:
