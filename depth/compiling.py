@@ -15,7 +15,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,11 +35,16 @@ NICENESS = 10
 BATCH = 2  # of the example that is exported; onnxruntime takes any
 
 
-def make(model: Model, kind: str, folder: Path, tensors: Mapping[str, torch.Tensor], digest: str) -> Path:
-    """The published artefact. `tensors`: official layout; `digest`: of their file. Raises what went wrong."""
+def make(model: Model, kind: str, folder: Path, tensors: Mapping[str, torch.Tensor], digest: str,
+         build: Callable[[], nn.Module] | None = None) -> Path:
+    """The published artefact. `tensors`: official layout; `digest`: of their file. Raises what went wrong.
+
+    `build` gives the network with these tensors, None the model's own.
+    """
     about = facts(model, kind, tensors, digest)
+    build = build or partial(_network, model, tensors)
     try:
-        path = artefacts.publish(folder, about, lambda place: _write(model, kind, tensors, place))
+        path = artefacts.publish(folder, about, lambda place: _write(model, kind, tensors, build, place))
     except Exception as error:
         artefacts.note_failure(folder, about, compiled.sentence(error))
         raise
@@ -51,16 +57,15 @@ def facts(model: Model, kind: str, tensors: Mapping[str, torch.Tensor], digest: 
     return compiled.facts(model, kind, compiled.signature(tensors) if kind == "aoti" else digest)
 
 
-def _write(model: Model, kind: str, tensors: Mapping[str, torch.Tensor], place: Path) -> dict[str, Any]:
+def _write(model: Model, kind: str, tensors: Mapping[str, torch.Tensor], build: Callable[[], nn.Module],
+           place: Path) -> dict[str, Any]:
     """Fill the folder; returns what the manifest needs beyond the facts."""
     start, sizes = time.perf_counter(), sizes_of(model)
     if kind == "onnx":
-        network = _network(model, tensors)
-        engine, more = _onnx(network, model, sizes, place), {}
+        engine, more = _onnx(build(), model, sizes, place), {}
     else:
-        network = _network(model, tensors)
-        engine, more = _aoti(network, model, sizes, tensors, place)
-    difference = _difference(engine, Eager(_network(model, tensors)), model, sizes)
+        engine, more = _aoti(build(), model, sizes, tensors, place)
+    difference = _difference(engine, Eager(build()), model, sizes)
     if not difference <= TOLERANCE:  # also for NaN
         raise ValueError(f"the compiled network's depth differs by {difference:.1e} of its range")
     return {**more, "difference": difference, "seconds": time.perf_counter() - start}

@@ -1,0 +1,116 @@
+"""What the benchmarks run on: checkpoints of the right shapes with made-up weights, a filled cache, a picture.
+
+Speed does not depend on the values, so nothing is downloaded. Everything is made once and kept in a folder.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+FORMATS = ("pt", "h5", "pkl", "safetensors")
+
+
+@dataclass(frozen=True)
+class Material:
+    """Where things are. `cache` holds every model in all formats."""
+
+    folder: Path
+
+    @property
+    def cache(self) -> Path:
+        return self.folder / "cache"
+
+    @property
+    def picture(self) -> Path:
+        return self.folder / "picture.jpg"
+
+    def checkpoint(self, name: str) -> Path:
+        return self.folder / f"{name}.pt"
+
+    def transformers(self) -> Path:
+        return self.folder / "transformers-dpt-large"
+
+
+def prepare(folder: Path, names: list[str]) -> Material:
+    """Make what is missing for these models."""
+    material = Material(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    if not material.picture.exists():
+        _picture(material.picture)
+    for name in names:
+        if not material.checkpoint(name).exists():
+            _checkpoint(name, material.checkpoint(name))
+        _cached(name, material)
+    return material
+
+
+def _picture(path: Path, height: int = 1080, width: int = 1920) -> None:
+    from PIL import Image
+
+    y, x = np.mgrid[0:1:height * 1j, 0:1:width * 1j]
+    planes = np.stack([x, y, (np.hypot(x - 0.5, y - 0.5) < 0.3) * 0.8], axis=2)
+    noise = np.random.default_rng(0).normal(0, 0.03, planes.shape)
+    Image.fromarray(((planes + noise).clip(0, 1) * 255).astype(np.uint8)).save(path, quality=92)
+
+
+def _checkpoint(name: str, path: Path) -> None:
+    """A state dict in the official layout, of magnitudes that keep the activations finite."""
+    import torch
+
+    from depth.models import find
+    from depth.networks import checkpoints
+
+    generator = torch.Generator().manual_seed(0)
+    tensors = {key: _values(key, shape, dtype, generator)
+               for key, (shape, dtype) in checkpoints.schema(find(name)).items()}
+    temporary = path.with_suffix(".tmp")
+    torch.save(tensors, temporary)
+    temporary.rename(path)
+
+
+def _values(key: str, shape: tuple[int, ...], dtype: str, generator):
+    import torch
+
+    if not dtype.startswith("float"):
+        return torch.zeros(shape, dtype=getattr(torch, dtype))
+    if key.endswith("running_var"):
+        return torch.rand(shape, generator=generator) * 0.5 + 0.75
+    if len(shape) >= 2:
+        inputs = int(np.prod(shape[1:])) or 1
+        return torch.randn(shape, generator=generator) * (1.2 / inputs**0.5)
+    middle = 1.0 if key.endswith("weight") else 0.02
+    return middle + torch.randn(shape, generator=generator) * 0.02
+
+
+def _cached(name: str, material: Material) -> None:
+    """The checkpoint in the benchmark's own cache, in all formats."""
+    from depth.estimator import manager
+    from depth.models import find
+
+    if find(name).bundled:
+        return
+    os.environ["DEPTHMAP_FORMATS"] = ",".join(FORMATS)
+    cache = manager(material.cache)
+    if not (material.cache / name / "manifest.json").exists():
+        cache.import_(material.checkpoint(name), name)
+    for format in FORMATS:
+        cache.convert(name, format)
+
+
+def transformers_model(material: Material) -> Path | None:
+    """A DPT-Large in transformers' own layout; None where transformers is not installed."""
+    try:
+        from transformers import DPTConfig, DPTForDepthEstimation
+    except ImportError:
+        return None
+    path = material.transformers()
+    if not (path / "config.json").exists():
+        config = DPTConfig(hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16,
+                           image_size=384, patch_size=16, backbone_out_indices=[5, 11, 17, 23],
+                           neck_hidden_sizes=[256, 512, 1024, 1024], qkv_bias=True, is_hybrid=False)
+        DPTForDepthEstimation(config).save_pretrained(path)
+    return path

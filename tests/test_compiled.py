@@ -1,0 +1,328 @@
+"""Compiled networks: found by what they depend on, trusted only if private, equal to eager, fed by the checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from cache.errors import UsageError
+from depth import artefacts, compiled, compiling
+from depth.engines import Eager
+from depth.models import find
+from tests.test_engines import Toy, picture
+
+ROW = dataclasses.replace(find("DPT_Large"), name="DPT_Large", size=128)
+TENSORS = {"a": torch.zeros(2, 3)}
+
+
+class Buffered(Toy):
+    """A network with a table that no checkpoint holds."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("table", torch.arange(8.0).reshape(1, 8, 1, 1), persistent=False)
+
+    def forward(self, x):
+        return super().forward(x) + self.table[:, 3, :, 0]
+
+
+def network(weights):
+    built = Buffered().eval().requires_grad_(False)
+    built.load_state_dict(weights, assign=True)
+    return built
+
+
+def weights(seed):
+    torch.manual_seed(seed)
+    return Toy().state_dict()
+
+
+def about(kind="aoti", row=ROW, tensors=TENSORS):
+    return compiled.facts(row, kind, compiled.signature(tensors))
+
+
+def published(folder, facts=None, content=b"code"):
+    return artefacts.publish(folder, facts or about(),
+                             lambda place: (place / "network.pt2").write_bytes(content) and {})
+
+
+# --- what an artefact depends on
+
+
+def test_other_values_have_the_same_signature_and_other_shapes_another():
+    same, other = {"a": torch.ones(2, 3)}, {"a": torch.zeros(3, 2)}
+    assert compiled.signature(same) == compiled.signature(TENSORS) != compiled.signature(other)
+
+
+@pytest.mark.parametrize("change", [
+    {"runtime": "torch 1.0"}, {"machine": "another"}, {"weights": "other"}, {"network": "other"}, {"dtype": "bfloat16"},
+    {"sizes": {"side": 224}}, {"model": "MiDaS"}, {"device": "cuda"},
+])
+def test_the_key_changes_with_everything_that_matters(change):
+    assert artefacts.key({**about(), **change}) != artefacts.key(about())
+
+
+def test_a_changed_row_is_another_network():
+    row = dataclasses.replace(ROW, network={**ROW.network, "hooks": (1, 2, 3, 4)})
+    assert about(row=row)["network"] != about()["network"]
+
+
+@pytest.mark.parametrize(("value", "wanted"),
+                         [("0", "0"), (" 1 ", "1"), ("AUTO", "auto"), ("", "auto"), (None, "auto")])
+def test_the_setting_is_read_at_each_call(monkeypatch, value, wanted):
+    monkeypatch.delenv("DEPTHMAP_COMPILE", raising=False)
+    if value is not None:
+        monkeypatch.setenv("DEPTHMAP_COMPILE", value)
+    assert compiled.mode() == wanted
+
+
+def test_an_unknown_setting_is_named(monkeypatch):
+    monkeypatch.setenv("DEPTHMAP_COMPILE", "yes")
+    with pytest.raises(UsageError, match=r"DEPTHMAP_COMPILE.*expected 0, 1 or auto, got 'yes'"):
+        compiled.mode()
+
+
+def test_facts_need_no_torch():
+    code = ("import sys; from depth import compiled; from depth.models import find;"
+            "compiled.runnable(find('Tiny')); compiled.facts(find('Tiny'), 'onnx', 'x'); print('torch' in sys.modules)")
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert answer.stdout.strip() == "False", answer.stderr
+
+
+# --- the folder
+
+
+def test_an_artefact_is_private(tmp_path):
+    path = published(tmp_path / "compiled")
+    modes = {place.stat().st_mode & 0o077 for place in (path.parent, path, path / "network.pt2")}
+    assert modes == {0}
+
+
+def test_a_failed_writing_leaves_nothing(tmp_path):
+    def write(place):
+        (place / "network.pt2").write_bytes(b"half")
+        raise OSError("no space")
+
+    with pytest.raises(OSError, match="no space"):
+        artefacts.publish(tmp_path, about(), write)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_publishing_again_replaces(tmp_path):
+    published(tmp_path)
+    path = published(tmp_path, content=b"newer")
+    assert (path / "network.pt2").read_bytes() == b"newer"
+    assert artefacts.opened(tmp_path, about())[0] == path
+
+
+def test_what_was_never_made_is_absent(tmp_path):
+    assert artefacts.opened(tmp_path, about()) is None
+    assert compiled.load(tmp_path / "nowhere", about(), TENSORS) is None
+
+
+def damage_content(path):
+    (path / "network.pt2").write_bytes(b"evil")
+
+
+def damage_manifest(path):
+    (path / "manifest.json").write_text("{")
+
+
+def damage_facts(path):
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["facts"]["machine"] = "another"
+    (path / "manifest.json").write_text(json.dumps(manifest))
+
+
+def open_the_file(path):
+    (path / "network.pt2").chmod(0o666)
+
+
+def open_the_folder(path):
+    path.parent.chmod(0o770)
+
+
+def add_a_link(path):
+    (path / "network.pt2").rename(path.parent.parent / "elsewhere")
+    (path / "network.pt2").symlink_to(path.parent.parent / "elsewhere")
+
+
+@pytest.mark.parametrize("harm", [damage_content, damage_manifest, damage_facts, open_the_file, open_the_folder,
+                                  add_a_link], ids=lambda harm: harm.__name__)
+def test_what_others_could_have_changed_is_never_loaded(tmp_path, harm, caplog):
+    harm(published(tmp_path / "compiled"))
+    assert compiled.load(tmp_path / "compiled", about(), TENSORS) is None
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
+def test_native_code_that_is_none_is_one_line_in_the_log(tmp_path, caplog):
+    artefacts.publish(tmp_path, about(), lambda place: (place / "network.pt2").write_bytes(b"PK no zip") and {
+        "constants": {}})
+    assert compiled.load(tmp_path, about(), TENSORS) is None
+    assert len(caplog.records) == 1
+
+
+def test_listing_tells_stale_from_good(tmp_path):
+    folder = compiled.folder_of(tmp_path, ROW)
+    good = {**compiled.facts(find("DPT_Large"), "aoti", "w")}
+    published(folder, good)
+    published(folder, {**good, "runtime": "torch 1.0"})
+    assert sorted(one.state for one in compiled.listed(tmp_path, ROW)) == ["ok", "stale"]
+
+
+def test_optimize_may_remove_the_stale_and_the_leftovers(tmp_path):
+    folder = compiled.folder_of(tmp_path, ROW)
+    good = compiled.facts(find("DPT_Large"), "aoti", "w")
+    published(folder, good)
+    stale = published(folder, {**good, "runtime": "torch 1.0"})
+    leftover = folder / ".abc.tmp"
+    leftover.mkdir()
+    os.utime(leftover, (time.time() - 2 * artefacts.LEFTOVER,) * 2)
+    (folder / ".young.tmp").mkdir()
+    dead = compiled.removable(tmp_path, ROW)
+    assert set(dead) == {stale, leftover}
+    for path in dead:
+        artefacts.remove(path)
+    assert compiled.removable(tmp_path, ROW) == () and len(compiled.listed(tmp_path, ROW)) == 1
+
+
+def test_health_names_what_is_open_to_others(tmp_path):
+    path = published(compiled.folder_of(tmp_path, ROW))
+    (path / "network.pt2").chmod(0o622)
+    assert compiled.problems(tmp_path, ROW) == ((path, "others may write it"),)
+
+
+# --- making one
+
+
+def test_a_making_that_hangs_is_ended_with_all_it_started(tmp_path):
+    flag = tmp_path / "alive"
+    child = f"import time, pathlib; time.sleep(3); pathlib.Path({str(flag)!r}).touch()"
+    code = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {child!r}]); time.sleep(60)"
+    assert compiled._run([sys.executable, "-c", code], timeout=1.5) == "it took longer than 1.5 seconds"
+    time.sleep(3)
+    assert not flag.exists()
+
+
+def test_a_making_that_dies_says_its_last_line():
+    code = "import sys; sys.stderr.write('noise\\nno C++ compiler here.\\n'); sys.exit(1)"
+    assert compiled._run([sys.executable, "-c", code], 60) == "no C++ compiler here"
+
+
+def test_a_making_that_is_killed_has_a_reason():
+    assert "code -9" in compiled._run([sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"], 60)
+
+
+def test_without_weights_nothing_is_made(tmp_path, caplog):
+    folder = compiled.folder_of(tmp_path, find("MiDaS_small"))
+    reason = compiled.make(find("MiDaS_small"), "aoti", folder, tmp_path)
+    assert reason and "MiDaS_small stays uncompiled" in caplog.text
+    assert compiled.listed(tmp_path, find("MiDaS_small")) == ()
+
+
+def test_who_comes_second_does_not_make_the_same(tmp_path):
+    import filelock
+
+    with filelock.FileLock(tmp_path / ".lock"):
+        assert compiled.make(find("MiDaS_small"), "aoti", tmp_path, tmp_path) == "another process makes it already"
+
+
+def test_a_failure_is_remembered_for_a_week(tmp_path):
+    artefacts.note_failure(tmp_path, about(), "no compiler")
+    assert artefacts.failure(tmp_path, about()) == "no compiler"
+    note = next(tmp_path.glob("*.failed.json"))
+    note.write_text(json.dumps({**json.loads(note.read_text()), "time": time.time() - 8 * 86_400}))
+    assert artefacts.failure(tmp_path, about()) is None
+
+
+def test_an_unequal_network_is_not_published(tmp_path):
+    networks = iter([network(weights(0)), network(weights(1))])
+    with pytest.raises(ValueError, match="differs by"):
+        compiling.make(ROW, "aoti", tmp_path, weights(0), "", build=lambda: next(networks))
+    assert artefacts.listed(tmp_path) == () and "differs by" in dict(artefacts.failures(tmp_path)).popitem()[1]
+
+
+test_an_unequal_network_is_not_published = pytest.mark.slow(test_an_unequal_network_is_not_published)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A toy, compiled for free sizes."""
+    folder, tensors = tmp_path_factory.mktemp("made"), weights(0)
+    path = compiling.make(ROW, "aoti", folder, tensors, "", build=lambda: network(tensors))
+    return folder, path
+
+
+@pytest.mark.slow
+def test_compiled_equals_eager_at_every_size(made):
+    folder, _ = made
+    tensors = weights(0)
+    engine = compiled.load(folder, about(tensors=tensors), tensors)
+    eager = Eager(network(tensors))
+    for h, w in ((128, 128), (128, 256), (512, 192), (2048, 128)):
+        wanted = eager(picture(2, h, w))
+        np.testing.assert_allclose(engine(picture(2, h, w)), wanted, atol=1e-4 * np.ptp(wanted))
+
+
+@pytest.mark.slow
+def test_one_code_serves_every_checkpoint_of_its_shapes(made):
+    folder, _ = made
+    tensors = weights(7)
+    wanted = Eager(network(tensors))(picture(1, 128, 160))
+    got = compiled.load(folder, about(tensors=tensors), tensors)(picture(1, 128, 160))
+    np.testing.assert_allclose(got, wanted, atol=1e-4 * np.ptp(wanted))
+
+
+@pytest.mark.slow
+def test_weights_are_not_stored_and_buffers_are(made):
+    from safetensors import safe_open
+
+    _, path = made
+    with safe_open(path / compiled.CONSTANTS, "pt") as stored:
+        assert set(stored.keys()) == {"table"}
+    manifest = json.loads((path / "manifest.json").read_text())
+    assert set(manifest["constants"]) == set(weights(0))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("h", "w"), [(128, 150), (96, 128), (128, 4096)])
+def test_compiled_code_refuses_other_sizes(made, h, w):
+    folder, _ = made
+    engine = compiled.load(folder, about(tensors=weights(0)), weights(0))
+    assert not engine.accepts(h, w)
+    with pytest.raises(ValueError, match="not made for"):
+        engine(picture(1, h, w))
+
+
+@pytest.mark.slow
+def test_a_checkpoint_that_lacks_a_tensor_is_not_fed(made, caplog):
+    folder, _ = made
+    tensors = weights(0)
+    short = {name: tensor for name, tensor in tensors.items() if name != "out.bias"}
+    assert compiled.load(folder, about(tensors=tensors), short) is None
+    assert "out.bias" in caplog.text
+
+
+@pytest.mark.slow
+def test_a_compiled_start_imports_no_compiler_and_no_timm(made, tmp_path):
+    folder, _ = made
+    torch.save(weights(0), tmp_path / "weights.pt")
+    code = f"""
+import dataclasses, pathlib, sys, torch
+from depth import compiled
+from depth.models import find
+tensors = torch.load({str(tmp_path / "weights.pt")!r}, mmap=True, weights_only=True)
+row = dataclasses.replace(find("DPT_Large"), size=128)
+engine = compiled.load(pathlib.Path({str(folder)!r}), compiled.facts(row, "aoti", compiled.signature(tensors)), tensors)
+print(engine.name, sorted({{"timm", "torch._inductor", "torch._dynamo", "torchvision"}} & set(sys.modules)))
+"""
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert answer.stdout.strip() == "compiled []", answer.stderr

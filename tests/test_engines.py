@@ -1,0 +1,134 @@
+"""Engines: numpy in, numpy out, equal to the plain network, and no size they were not made for."""
+
+from __future__ import annotations
+
+import gc
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from depth import engines
+from depth.engines import Eager, Sizes, kinds, no_collection, sizes_of
+from depth.models import MODELS, find
+from depth.tuning import FixedSameConv, OneDnnLinear, tuned
+
+
+class Toy(nn.Module):
+    """A patch embedding, a linear layer on tokens and a convolution, as the large networks have them."""
+
+    def __init__(self):
+        super().__init__()
+        self.patch = nn.Conv2d(3, 8, 16, 16)
+        self.mix = nn.Sequential(nn.Linear(8, 8), nn.GELU(), nn.Linear(8, 8, bias=False))
+        self.out = nn.Conv2d(8, 1, 3, padding=1)
+
+    def forward(self, x):
+        x = self.patch(x)
+        h, w = x.shape[-2:]
+        x = self.mix(x.flatten(2).transpose(1, 2)).transpose(1, 2).unflatten(2, (h, w))
+        return nn.functional.interpolate(self.out(x), scale_factor=16.0, mode="bilinear")[:, 0]
+
+
+def picture(n=1, h=64, w=96):
+    return np.random.default_rng(0).normal(size=(n, 3, h, w)).astype(np.float32)
+
+
+def test_eager_equals_the_plain_network():
+    network = Toy().eval()
+    with torch.inference_mode():
+        wanted = network(torch.from_numpy(picture(2))).numpy()
+    got = Eager(network)(picture(2))
+    assert got.dtype == np.float32
+    np.testing.assert_allclose(got, wanted, atol=1e-5 * np.ptp(wanted))
+
+
+def test_eager_runs_in_half_precision():
+    network = Toy().eval()
+    wanted = Eager(network)(picture())
+    got = Eager(Toy().eval().requires_grad_(False), dtype="bfloat16")(picture())
+    assert got.dtype == np.float32 and got.shape == wanted.shape
+
+
+def test_eager_leaves_mapped_weights_alone_until_the_first_picture():
+    network = Toy().eval()
+    place = network.patch.weight.data_ptr()
+    engine = Eager(network)
+    assert network.patch.weight.data_ptr() == place
+    engine(picture())
+    assert network.patch.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_tuning_keeps_every_parameter_where_it_lies():
+    network = Toy().eval().requires_grad_(False)
+    before = {name: tensor.data_ptr() for name, tensor in network.state_dict().items()}
+    after = {name: tensor.data_ptr() for name, tensor in tuned(network).state_dict().items()}
+    assert after == before
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_one_dnn_linear_equals_torchs(bias):
+    linear = nn.Linear(48, 80, bias=bias).requires_grad_(False)
+    x = torch.randn(2, 7, 48)
+    torch.testing.assert_close(OneDnnLinear(linear)(x), linear(x), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 2), (5, 2), (3, 1)])
+def test_fixed_padding_equals_the_computed_one(kernel, stride):
+    from depth.networks import encoders  # knows how timm can be imported beside a torchvision that does not fit
+
+    convolution = encoders.timm.layers.Conv2dSame(4, 6, kernel, stride=stride).requires_grad_(False)
+    x = torch.randn(1, 4, 64, 32)
+    torch.testing.assert_close(FixedSameConv(convolution)(x), convolution(x))
+
+
+def test_tuning_leaves_half_precision_alone():
+    network = tuned(Toy().to(torch.bfloat16))
+    assert type(network.mix[0]) is nn.Linear
+
+
+@pytest.mark.parametrize(("h", "w"), [(384, 500), (96, 384), (384, 4096)])
+def test_free_sizes_refuse_what_was_not_compiled(h, w):
+    assert not Sizes().accept(h, w)
+
+
+def test_square_models_accept_their_square_only():
+    sizes = sizes_of(find("DPT_SwinV2_T_256"))
+    assert sizes.accept(256, 256) and not sizes.accept(256, 288)
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
+def test_large_weights_are_never_stored_twice(model):
+    large = model.bytes > engines.ONNX_BYTES
+    assert ("onnx" in kinds(model)) != large and "aoti" in kinds(model)
+
+
+def test_nothing_is_compiled_for_what_was_not_measured():
+    model = SimpleNamespace(bytes=1, parameters=1)
+    assert kinds(model, "cuda") == () and kinds(model, "cpu", "bfloat16") == ()
+
+
+def test_threads_follow_the_usual_variable(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert engines.threads() == 3
+    monkeypatch.setenv("OMP_NUM_THREADS", "zero")
+    assert engines.threads() >= 1
+
+
+def test_collection_comes_back_even_after_an_error():
+    with pytest.raises(ValueError, match="no"), no_collection():
+        assert not gc.isenabled()
+        raise ValueError("no")
+    assert gc.isenabled()
+
+
+def test_collection_stays_off_where_it_was_off():
+    gc.disable()
+    try:
+        with no_collection():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
