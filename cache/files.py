@@ -168,8 +168,8 @@ def require_space(needs: Mapping[Path, int]) -> None:
         device = folder.stat().st_dev
         total[device] = (folder, total.get(device, (folder, 0))[1] + size)
     for folder, size in total.values():
-        free = shutil.disk_usage(folder).free
-        if size and free < size + MARGIN:
+        whole, _, free = shutil.disk_usage(folder)
+        if size and whole and free < size + MARGIN:  # a virtual file system has no size; writing will tell
             raise NoSpace("Not enough free disk space.", where=folder, expected=f"{size + MARGIN:,} bytes",
                           got=f"{free:,} bytes free",
                           next_step=f"Free {size + MARGIN - free:,} bytes or choose another folder.")

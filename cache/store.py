@@ -66,9 +66,10 @@ class Folder:
              cancel: threading.Event | None = None) -> Iterator[None]:
         """The right to write; also makes the folder."""
         wait = self.store.lock_seconds if seconds is None else seconds
+        with disk_errors(self.path, "create the cache folder"):
+            self.store.prepare()
         with locks.hold(self.lock_path, f"{doing} {self.name}", seconds=wait, cancel=cancel):
             with disk_errors(self.path, "create the cache folder"):
-                self.store.prepare()
                 self.path.mkdir(exist_ok=True)
             yield
 
@@ -218,7 +219,6 @@ class Store:
             return
         with locks.hold(self.directory / ".locks" / "known.lock", "note a digest", seconds=self.lock_seconds), \
                 disk_errors(self.directory, "note a digest"):
-            self.prepare()
             content = self._known()
             content.setdefault(kind, {})[key] = digest
             publish(self.directory / "known.json", lambda path: path.write_text(json.dumps(content)) and None)
