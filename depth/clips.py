@@ -81,6 +81,7 @@ class Reader:
                              got="sound only" if container.streams.audio else "no track")
         self._stream = shown[0]
         self._stream.thread_type = "AUTO"
+        self._start = Fraction(container.start_time or 0, av.time_base)  # a broadcast's clock starts anywhere
         self.sound = container.streams.audio[0] if container.streams.audio else None
         self._size: tuple[int, int] | None = None
         self._last: Fraction | None = None
@@ -112,9 +113,17 @@ class Reader:
             if packet is None:
                 return
             if packet.stream is not self._stream and packet.dts is not None:
-                yield Sound(packet)
+                yield self._heard(packet)
             for frame in frames:
                 yield self._frame(frame)
+
+    def _heard(self, packet: av.Packet) -> Sound:
+        """Sound on the clock of the frames, which starts at 0."""
+        shift = round(self._start / packet.time_base)
+        packet.dts -= shift
+        if packet.pts is not None:
+            packet.pts -= shift
+        return Sound(packet)
 
     def _frame(self, frame: av.VideoFrame) -> Frame:
         """Upright RGB at the size of the first picture: some clips change it on the way."""
@@ -125,11 +134,10 @@ class Reader:
 
     def _time(self, frame: av.VideoFrame) -> Fraction:
         """When a frame is shown; later than the one before, whatever a broken clock in the file says."""
-        earliest = Fraction(0) if self._last is None else self._last + CLOCK
         if frame.pts is None:
-            return earliest if self._last is None else self._last + 1 / self._rate()
-        time = frame.pts * frame.time_base
-        return time if self._last is None else max(time, earliest)
+            return Fraction(0) if self._last is None else self._last + 1 / self._rate()
+        time = frame.pts * frame.time_base - self._start
+        return time if self._last is None else max(time, self._last + CLOCK)
 
     def _rate(self) -> Fraction:
         """Frames per second; 25 where the file is silent or says nonsense."""

@@ -119,6 +119,13 @@ def test_variable_frame_rate_keeps_its_times(tmp_path):
     assert [round(float(frame.time) * 1000) for frame in read(tmp_path / "out.mp4")] == times
 
 
+def test_clock_that_starts_late_starts_at_nought(tmp_path):
+    """As a recorded broadcast's does; and its length is not measured from midnight."""
+    source = clip(tmp_path / "in.ts", 4, times=[500_000, 500_100, 500_200, 500_300])
+    go(source, tmp_path / "out.mp4", max_seconds=5)
+    assert [float(frame.time) for frame in read(tmp_path / "out.mp4")] == [0, 0.1, 0.2, 0.3]
+
+
 @pytest.mark.parametrize(("height", "width"), [(33, 48), (32, 47), (35, 49)])
 def test_odd_sides_are_made_even(tmp_path, height, width):
     source = clip(tmp_path / "in.mkv", 2, height, width, codec="ffv1")
