@@ -43,6 +43,11 @@ def hollow(row):
         for key, (shape, dtype) in checkpoints.schema(row).items()})
 
 
+def seeded(reference: Reference) -> torch.nn.Module:
+    return checkpoints.load(find(reference.name), {
+        key: torch.from_numpy(array) for key, array in reference.state_dict().items()})
+
+
 @torch.inference_mode()
 def error(network: torch.nn.Module, picture: np.ndarray, expected: np.ndarray, step: int) -> float:
     output = network(torch.from_numpy(picture))[0].numpy()[::step, ::step]
@@ -59,8 +64,7 @@ def test_every_published_model_has_a_recording():
 def test_output_equals_the_original(name):
     """Whole picture, and where the encoder can, a part that is wider than high."""
     reference = Reference(name)
-    tensors = {key: torch.from_numpy(array) for key, array in reference.state_dict().items()}
-    network = checkpoints.load(find(name), tensors)
+    network = seeded(reference)
     picture, tolerance = reference.picture(), TOLERANCE.get(name, 2e-5)
     assert error(network, picture, reference.square, 3) <= tolerance
     if reference.wide is not None:
@@ -75,19 +79,19 @@ def test_wide_recording_exists_for_every_encoder_that_can():
 
 def test_output_does_not_depend_on_the_other_pictures_of_the_batch():
     reference = Reference("MiDaS_small")
-    tensors = {key: torch.from_numpy(array) for key, array in reference.state_dict().items()}
-    network = checkpoints.load(find("MiDaS_small"), tensors)
+    network = seeded(reference)
     picture = torch.from_numpy(reference.picture())
     with torch.inference_mode():
         alone, together = network(picture), network(torch.cat((picture, picture.flip(3))))
     assert (alone - together[:1]).abs().max() <= 1e-5 * alone.max()
 
 
-@pytest.mark.parametrize("row", NON_SQUARE, ids=lambda row: row.name)
-@pytest.mark.parametrize("size", [(64, 96), (96, 32)])
-def test_any_multiple_of_32_is_taken(row, size):
+@pytest.mark.parametrize("row", [row for row in NON_SQUARE if row.name not in LARGE], ids=lambda row: row.name)
+def test_any_multiple_of_32_is_taken(row):
+    network = hollow(row)
     with torch.inference_mode():
-        assert hollow(row)(torch.zeros(2, 3, *size)).shape == (2, *size)
+        for size in [(64, 96), (96, 32)]:
+            assert network(torch.zeros(2, 3, *size)).shape == (2, *size)
 
 
 @pytest.mark.parametrize("row", SQUARE, ids=lambda row: row.name)

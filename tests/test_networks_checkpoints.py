@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 import torch
 
@@ -18,17 +20,27 @@ TRANSFORMERS = pytest.mark.parametrize("name", KINDS)
 INTEGERS = ("num_batches_tracked", "relative_position_index", "attention_bias_idxs")
 
 
+schema = cache(checkpoints.schema)
+reference = cache(Reference)
+
+
+@cache
+def loaded(row) -> torch.nn.Module:
+    """For looking at, not for changing."""
+    return checkpoints.load(row, official(row))
+
+
 def official(row) -> dict[str, torch.Tensor]:
     """What the network needs, every tensor a number of its own seen through its shape: no memory."""
     return {key: torch.tensor(number, dtype=getattr(torch, dtype)).expand(shape)
-            for number, (key, (shape, dtype)) in enumerate(checkpoints.schema(row).items())}
+            for number, (key, (shape, dtype)) in enumerate(schema(row).items())}
 
 
 def whole(name: str) -> dict[str, torch.Tensor]:
     """As the released file: with classifier, dead units and (garbage) structural tensors."""
     values = {False: torch.tensor(0), True: torch.tensor(7)}
     return {key: values[rule == "structural"].to(torch.int64 if key.endswith(INTEGERS) else torch.float32).expand(shape)
-            for key, (shape, rule) in Reference(name).tensors.items()}
+            for key, (shape, rule) in reference(name).tensors.items()}
 
 
 def pointers(network: torch.nn.Module) -> dict[str, int]:
@@ -40,8 +52,8 @@ def pointers(network: torch.nn.Module) -> dict[str, int]:
 @pytest.mark.parametrize("name", NAMES)
 def test_every_key_of_the_released_checkpoint_is_used_or_dropped_for_a_reason(name):
     row = find(name)
-    used = checkpoints.schema(row)
-    known = Reference(name).tensors
+    used = schema(row)
+    known = reference(name).tensors
     assert used.keys() <= known.keys()
     assert all(keys.reason_to_drop(row.family, "official", key) for key in known.keys() - used.keys())
 
@@ -49,26 +61,26 @@ def test_every_key_of_the_released_checkpoint_is_used_or_dropped_for_a_reason(na
 @pytest.mark.parametrize("name", NAMES)
 def test_no_used_key_could_also_be_dropped(name):
     row = find(name)
-    assert not [key for key in checkpoints.schema(row) if keys.reason_to_drop(row.family, "official", key)]
+    assert not [key for key in schema(row) if keys.reason_to_drop(row.family, "official", key)]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_schema_has_the_released_shapes(name):
-    known = Reference(name).tensors
-    assert all(shape == known[key][0] for key, (shape, _) in checkpoints.schema(find(name)).items())
+    known = reference(name).tensors
+    assert all(shape == known[key][0] for key, (shape, _) in schema(find(name)).items())
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_released_checkpoint_is_adapted(name):
-    assert checkpoints.adapt(find(name), whole(name)).keys() == checkpoints.build(find(name)).state_dict().keys()
+    assert checkpoints.adapt(find(name), whole(name)).keys() == loaded(find(name)).state_dict().keys()
 
 
 @ROWS
 def test_loaded_network_shares_the_files_memory(row):
     tensors = official(row)
-    expected = {key: tensors[keys.official_key(row.family, key)].data_ptr()
-                for key in checkpoints.build(row).state_dict()}
-    assert pointers(checkpoints.load(row, tensors)) == expected
+    network = checkpoints.load(row, tensors)
+    assert pointers(network) == {key: tensors[keys.official_key(row.family, key)].data_ptr()
+                                 for key in network.state_dict()}
 
 
 def test_memory_mapped_file_is_not_copied(tmp_path):
@@ -186,7 +198,8 @@ def test_some_batch_counters_must_be_all():
 
 # --- the transformers layout ---------------------------------------------------------------------
 
-@TRANSFORMERS
+@pytest.mark.parametrize("name", ["DPT_Hybrid", "DPT_BEiT_B_384", "DPT_SwinV2_T_256",
+                                  pytest.param("DPT_Large", marks=pytest.mark.slow)])
 def test_transformers_layout_maps_back_without_loss(name):
     row = find(name)
     tensors = official(row)
@@ -240,19 +253,18 @@ def test_transformers_file_of_another_model_is_named():
 # --- structural tensors --------------------------------------------------------------------------
 
 @pytest.mark.parametrize("name", [name for name in NAMES if any(
-    rule == "structural" for _, rule in Reference(name).tensors.values())])
+    rule == "structural" for _, rule in reference(name).tensors.values())])
 def test_structural_tensors_of_the_file_are_not_trusted(name):
     row = find(name)
-    poisoned, clean = checkpoints.load(row, whole(name)), checkpoints.load(row, official(row))
-    expected = dict(clean.named_buffers())
-    for key, buffer in poisoned.named_buffers():
+    expected = dict(loaded(row).named_buffers())
+    for key, buffer in checkpoints.load(row, whole(name)).named_buffers():
         if not key.endswith(("running_mean", "running_var", "num_batches_tracked")):
             assert torch.equal(buffer, expected[key]), key
 
 
 @ROWS
 def test_nothing_is_left_on_meta(row):
-    network = checkpoints.load(row, official(row))
+    network = loaded(row)
     assert not [name for name, tensor in (*network.named_parameters(), *network.named_buffers()) if tensor.is_meta]
 
 
@@ -262,7 +274,7 @@ TABLES = {"relative_position_index": "relative_position_bias_table", "attention_
 @pytest.mark.parametrize("row", [row for row in MODELS if row.resize == "square"], ids=lambda row: row.name)
 def test_every_recomputed_index_reaches_its_whole_table(row):
     """An index that was left without its values would point anywhere."""
-    network = checkpoints.load(row, official(row))
+    network = loaded(row)
     found = 0
     for name, index in network.named_buffers():
         owner, _, kind = name.rpartition(".")
@@ -281,8 +293,7 @@ def test_every_recomputed_index_reaches_its_whole_table(row):
 
 @pytest.mark.parametrize("row", [row for row in MODELS if "swin" in row.family], ids=lambda row: row.name)
 def test_recomputed_masks_separate_the_shifted_windows(row):
-    masks = [buffer for name, buffer in checkpoints.load(row, official(row)).named_buffers()
-             if name.endswith("attn_mask")]
+    masks = [buffer for name, buffer in loaded(row).named_buffers() if name.endswith("attn_mask")]
     assert masks
     for mask in masks:
         assert set(mask.unique().tolist()) == {-100.0, 0.0}
