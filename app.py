@@ -59,6 +59,7 @@ KEPT_SECONDS = 24 * 3600  # results can be downloaded that long
 PREVIEW_SIDE = 1600  # pixels; the slider shows at most this, the downloads are whole
 PHOTO_LIMIT, WEIGHTS_LIMIT = "25mb", "8gb"  # of one upload, where strangers can reach the page and where not
 STATES = {"ok": "#16a34a", "warning": "#d97706", "broken": "#dc2626"}
+CACHE_TAB = "Model Cache"
 HEADERS = ["Model", "Cached", "Size", "Verified", "Last used", "Source", "In memory"]
 ACTIONS = Actions(estimator.manager)
 DECODING = threading.BoundedSemaphore(2)  # pictures checked at once before they queue, for memory's sake
@@ -211,8 +212,8 @@ def example_photos() -> list[str]:
             if (folder / name).is_file()]
 
 
-def inference_tab(page: gr.Blocks, tab: gr.Tab) -> None:
-    """Image, model, button; colours and downloads appear with the first result."""
+def inference_tab() -> gr.Dropdown:
+    """Image, model, button; colours and downloads appear with the first result. Gives the choice of models."""
     with gr.Row():
         with gr.Column(min_width=320):
             image = gr.Image(label="Photo", type="filepath", image_mode=None, height=380, elem_id="photo",
@@ -241,9 +242,8 @@ def inference_tab(page: gr.Blocks, tab: gr.Tab) -> None:
               concurrency_limit=4, show_progress_on=slider, scroll_to_output=True,
               ).success(lambda facts: (gr.Column(visible=True), in_a_line(facts)), done, [result, line], **quiet)
     colormap.input(recolour, [kept, photo, colormap], [slider, coloured], queue=False, **quiet)
-    for look in (page.load, tab.select):
-        look(lambda: gr.Dropdown(choices=model_choices()), None, model, queue=False, **quiet)
     gr.api(list_models, api_name="models")
+    return model
 
 
 # --- Model cache: what can be done --------------------------------------------------------------------------
@@ -435,6 +435,12 @@ def inventory() -> list[list[str]]:
     return [[*row, "yes" if row[0] in loaded else ""] for row in rows]
 
 
+def chosen_row(event: gr.SelectData) -> str | dict:
+    """The model of a clicked row, if it is one that the cache may hold."""
+    name = event.row_value[0]
+    return name if name in ACTIONS.manager.names else gr.skip()
+
+
 def held(entry: ModelEntry) -> tuple[str, str, str, str]:
     """What is here of a model, how large it is, when it was checked and when used."""
     if entry.formats:
@@ -515,8 +521,11 @@ def confirm(question: tuple[str, Plan], request: gr.Request, token: str = "") ->
     return gr.Column(visible=False)
 
 
-def cache_tab(page: gr.Blocks, tab: gr.Tab, others: list[gr.Tab]) -> None:
-    """What is cached and how it is doing, one model's actions, and the rest a fold away."""
+def cache_tab(page: gr.Blocks) -> tuple[gr.Timer, dict]:
+    """What is cached and how it is doing, one model's actions, and the rest a fold away.
+
+    Gives the timer that must tick while the tab is open, and the event that draws its live parts.
+    """
     names = list(ACTIONS.manager.names)
     small = {"size": "md", "min_width": 90}
     about = gr.HTML(elem_id="about")
@@ -556,9 +565,7 @@ def cache_tab(page: gr.Blocks, tab: gr.Tab, others: list[gr.Tab]) -> None:
     private = {"api_visibility": "private", "show_progress": "hidden"}
     display = {"fn": refresh, "inputs": shown, "outputs": [about, table, work, events, shown], "queue": False} | private
     timer.tick(**display)
-    tab.select(lambda: gr.Timer(active=True), None, timer, queue=False, **private).then(**display)
-    for other in others:
-        other.select(lambda: gr.Timer(active=False), None, timer, queue=False, **private)
+    table.select(chosen_row, None, model, queue=False, **private)
     page.load(permissions, None, [note, token, controls], queue=False, **private)
     for button, act, inputs in ((download, download_model, [model, token]), (verify, verify_model, [model, token]),
                                 (repair, repair_model, [model, token]), (stop, stop_jobs, [token]),
@@ -576,6 +583,7 @@ def cache_tab(page: gr.Blocks, tab: gr.Tab, others: list[gr.Tab]) -> None:
     no.click(lambda: gr.Column(visible=False), None, question, queue=False, **private)
     for act in (cache_status, clear_models, optimize_cache):
         gr.api(act, api_name=act.__name__)
+    return timer, display
 
 
 # --- The page -----------------------------------------------------------------------------------------------
@@ -584,12 +592,21 @@ def cache_tab(page: gr.Blocks, tab: gr.Tab, others: list[gr.Tab]) -> None:
 def build() -> gr.Blocks:
     with gr.Blocks(title="Depthmap", analytics_enabled=False, delete_cache=(3600, KEPT_SECONDS)) as page:
         gr.Markdown("# Depthmap\nHow near is everything in a photo? Bright is near, dark is far.")
-        with gr.Tab("Inference") as inference:
-            inference_tab(page, inference)
-        with gr.Tab("Model Cache") as cache:
-            cache_tab(page, cache, [inference])
+        with gr.Tabs() as tabs:
+            with gr.Tab("Inference"):
+                model = inference_tab()
+            with gr.Tab(CACHE_TAB):
+                timer, display = cache_tab(page)
+        # one listener for all tabs, one call at a time: separate ones can overtake each other
+        tabs.select(opened, None, [timer, model], queue=False, trigger_mode="always_last", show_progress="hidden",
+                    api_visibility="private").then(**display)
     # api_open=False: direct calls would go past the queue and its limits
     return page.queue(api_open=False, max_size=32, default_concurrency_limit=4)
+
+
+def opened(tab: gr.SelectData) -> tuple:
+    """The cache is watched only while its tab is open; the choice of models is fresh when one comes back."""
+    return gr.Timer(active=tab.value == CACHE_TAB), gr.Dropdown(choices=model_choices())
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -51,13 +51,13 @@ def serving(home: Path, *, arguments: tuple[str, ...] = (), remote: RemoteFile |
     The port travels in GRADIO_SERVER_PORT, unless `arguments` name one.
     """
     port = free_port() if "--port" not in arguments else int(arguments[arguments.index("--port") + 1])
-    command = [sys.executable, "app.py"] if remote is None else [sys.executable, __file__, json.dumps(asdict(remote))]
+    command = ["app.py"] if remote is None else ["-m", "tests.app_server", json.dumps(asdict(remote))]
     settings = {"GRADIO_SERVER_PORT": str(port), "DEPTHMAP_CACHE": str(home / "models"), "HF_HOME": str(home / "hf"),
                 "HF_HUB_CACHE": str(home / "hf" / "hub"), "GRADIO_TEMP_DIR": str(home / "gradio"),
                 "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
     with (home / "log.txt").open("w") as log:
-        process = subprocess.Popen([*command, *arguments], cwd=ROOT, stdout=log, stderr=subprocess.STDOUT,
-                                   env=os.environ | settings | environ)
+        process = subprocess.Popen([sys.executable, *command, *arguments], cwd=ROOT, stdout=log,
+                                   stderr=subprocess.STDOUT, env=os.environ | settings | environ)
         server = Server(f"http://127.0.0.1:{port}", home, process)
         try:
             until(lambda: process.poll() is not None or "Running on" in server.log())
@@ -79,13 +79,13 @@ def until(happens: Callable[[], object]) -> None:
 def remote_weights() -> bytes:
     """The bundled model's tensors as the .pt file that the tests' Hub offers."""
     import torch
+    from safetensors.torch import load_file
 
-    from cache.formats import read
     from depth.estimator import BUNDLED
     from depth.models import find
 
-    file = io.BytesIO()
-    torch.save({key: tensor.float() for key, tensor in read(BUNDLED / find("Tiny").bundled).items()}, file)
+    tensors, file = load_file(BUNDLED / find("Tiny").bundled), io.BytesIO()
+    torch.save({key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in tensors.items()}, file)
     return file.getvalue()
 
 
@@ -103,5 +103,4 @@ def run_with_remote_model(source: str, arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT))
     run_with_remote_model(sys.argv[1], sys.argv[2:])
