@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from cache.errors import NotAvailable, UsageError
+from cache.errors import NotAvailable, UnknownModel, UsageError
 from cache.jobs import DONE, FAILED, Job, Jobs
 from cache.manager import ModelManager
 from cache.records import FORMATS, Plan
@@ -108,6 +108,14 @@ class Actions:
             raise UsageError("This is not a name for a file in the export folder.", got=repr(file[:100]),
                              expected="letters, digits, dots, dashes and underscores, no folders")
         return path
+
+    def is_here(self, name: str) -> bool:
+        """Can the model be loaded without a download? True for names that the cache does not manage."""
+        try:
+            name = self.manager.find(name).name
+        except UnknownModel:
+            return True
+        return any(entry.cached or entry.hub_path for entry in self.manager.status().models if entry.name == name)
 
     def _cached(self, name: str) -> str:
         name = self.manager.find(name).name

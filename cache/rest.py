@@ -22,8 +22,9 @@ from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.routing import BaseRoute, Match
 
-from cache import apidocs, records, wire
+from cache import access, apidocs, records, wire
 from cache.actions import Actions
+from cache.errors import Refused
 from cache.gate import GIB, JSON, MIB, Door, Rule, gate
 from cache.jobs import CANCELLED, FAILED, Job, TooBusy
 from cache.records import to_json
@@ -60,10 +61,20 @@ def routes(actions: Actions, *, loopback_bound: bool, shared: bool = False,
     _changing(api, actions)
     _jobs(api, actions)
     if depth:
-        depth_route(api, depth, save_png16)
+        depth_route(api, depth, save_png16, partial(_may_load, actions, door))
     _documentation(api)
     _nothing_else(api)
     return list(api.routes)
+
+
+def _may_load(actions: Actions, door: Door, request: Request, name: str | None) -> None:
+    """Loading a model that is not here would download it, and that is a change of the cache."""
+    if not name or actions.is_here(name):
+        return
+    reason = access.refusal(request.headers, door.environ, loopback_bound=door.loopback_bound, shared=door.shared)
+    if reason:
+        raise Refused("This model is not cached, and downloading it is not allowed from here.", got=reason,
+                      next_step="Choose a model that is cached, or send the admin token.")
 
 
 def _reading(api: APIRouter, actions: Actions) -> None:

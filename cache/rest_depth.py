@@ -31,8 +31,12 @@ ANSWERS = {200: {"model": DepthReply, "description": "The depth map; its facts s
                  "content": {"image/png": {}, "application/x-npy": {}}}}
 
 
-def depth_route(api: APIRouter, estimate: Estimate, save_png16: SavePng | None) -> None:
-    """Add the route. A few run at once, visitors take turns, and the line is bounded."""
+def depth_route(api: APIRouter, estimate: Estimate, save_png16: SavePng | None,
+                may_load: Callable[[Request, str | None], None]) -> None:
+    """Add the route. A few run at once, visitors take turns, and the line is bounded.
+
+    may_load(request, model) raises Refused for a model that this visitor must not cause to be fetched.
+    """
     turns = Turns(running=4)
 
     @api.post("/depth", tags=["depth"], responses=ANSWERS, response_class=Response, openapi_extra=BODY)
@@ -42,6 +46,7 @@ def depth_route(api: APIRouter, estimate: Estimate, save_png16: SavePng | None) 
             name, kind = fields.get("model") or model, fields.get("format") or format
             if kind not in get_args(Format) or (kind == "png" and save_png16 is None):
                 raise UsageError("Unknown output format.", got=repr(kind[:40]), expected="png, npy or json")
+            await run_in_threadpool(may_load, request, name)
             async with turns.turn(request.client.host if request.client else ""):
                 return await run_in_threadpool(lambda: _encoded(estimate(path, name), kind, path, save_png16))
 

@@ -19,7 +19,7 @@ from cache.manager import ModelManager
 from cache.records import Checkpoint
 from tests.hub_server import HubServer
 
-SIDES = {"DPT_Large": 96, "MiDaS_small": 64}  # the side of each model's one matrix, so that they differ
+SIDES = {"DPT_Large": 300, "MiDaS_small": 64}  # of each model's one matrix; the first takes several sends
 _FILLED: list[Path] = []
 PATIENCE = 60  # seconds until a test gives up; none waits that long
 

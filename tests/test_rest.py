@@ -245,7 +245,7 @@ def test_stream_as_events(client):
 
 
 def test_cancel_stops_a_download(hub, client):
-    hub.rate = 1000
+    hub.rate = 20_000
     id = client.post("/api/models/download", json={"model": "DPT_Large"}).json()["id"]
     faces.until(lambda: client.get(f"/api/models/jobs/{id}").json()["phase"] == "download")
     client.post(f"/api/models/jobs/{id}/cancel")
@@ -253,7 +253,7 @@ def test_cancel_stops_a_download(hub, client):
 
 
 def test_download_asked_twice_is_one_job(hub, client):
-    hub.rate = 1000
+    hub.rate = 20_000
     ids = {client.post("/api/models/download", json={"model": "DPT_Large"}).json()["id"] for _ in range(2)}
     client.post(f"/api/models/jobs/{ids.copy().pop()}/cancel")
     assert len(ids) == 1
@@ -307,13 +307,13 @@ def test_only_exports_are_served(client, path):
 
 
 def test_upload_is_imported(client, actions):
-    upload = {"file": ("../../any name.bin", faces.checkpoint_bytes(96))}
+    upload = {"file": ("../../any name.bin", faces.checkpoint_bytes(faces.SIDES["DPT_Large"]))}
     answer = client.post("/api/models/import", files=upload, data={"model": "DPT_Large"})
     assert (answer.status_code, actions.manager.info().models) == (200, 1)
 
 
 def test_raw_upload_is_imported(client, actions):
-    answer = client.post("/api/models/import?model=DPT_Large", content=faces.checkpoint_bytes(96),
+    answer = client.post("/api/models/import?model=DPT_Large", content=faces.checkpoint_bytes(faces.SIDES["DPT_Large"]),
                          headers={"content-type": "application/octet-stream"})
     assert (answer.status_code, actions.manager.info().models) == (200, 1)
 

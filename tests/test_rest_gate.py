@@ -12,6 +12,7 @@ from cache.access import TOKEN
 from cache.actions import Actions
 from tests import faces
 from tests.hub_server import HubServer
+from tests.test_rest import estimate, picture
 
 CLEAR = "/api/models/cache/clear"
 CHANGES = [(path, body) for path, body in [
@@ -52,7 +53,7 @@ def guarded(world):
 @pytest.fixture(scope="module")
 def public(world):
     """The same without a token, with a share link."""
-    with faces.served(rest.routes(world, loopback_bound=True, shared=True, environ={})) as url:
+    with faces.served(rest.routes(world, loopback_bound=True, shared=True, environ={}, depth=estimate)) as url:
         yield url
 
 
@@ -94,6 +95,12 @@ def test_right_token_opens(guarded):
 
 def test_reading_is_open_everywhere(guarded, public):
     assert [httpx.get(url + "/api/models/status").status_code for url in (guarded, public)] == [200, 200]
+
+
+@pytest.mark.parametrize("model, status", [("MiDaS_small", 403), ("DPT_Large", 200), ("Tiny", 200), (None, 200)])
+def test_visitor_cannot_cause_a_download_by_asking_for_depth(public, model, status):
+    data = {"format": "json"} | ({"model": model} if model else {})
+    assert post(public, "/api/depth", files={"image": picture()}, data=data).status_code == status
 
 
 def test_exported_files_are_not_open_to_visitors(public):
