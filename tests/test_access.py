@@ -58,6 +58,7 @@ def test_own_machine_may(headers):
     pytest.param(HERE | {"x-forwarded-proto": "https"}, id="forwarded-proto"),
     pytest.param(HERE | {"Forwarded": "for=127.0.0.1"}, id="forwarded"),
     pytest.param(HERE | {"x-real-ip": "127.0.0.1"}, id="real-ip"),
+    pytest.param(HERE | {"Via": "1.1 proxy"}, id="via"),
 ])
 def test_break_in_is_refused(headers):
     assert ask(headers)

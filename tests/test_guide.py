@@ -105,7 +105,7 @@ def test_block_runs(outcomes, line):
 
 def test_blocks_that_do_not_run_say_why():
     others = [info for _, info, _ in BLOCKS if info not in ("sh", "python", "")]
-    assert others and all(re.fullmatch(r"\w+ not run: .+", info) for info in others)
+    assert others and all(re.fullmatch(r"\w+ no-test: .+", info) for info in others)
 
 
 def options(parser) -> set[str]:
