@@ -18,6 +18,7 @@ from depth.networks import build, checkpoints
 from tests.references import NAMES, WIDE, Reference
 
 TOLERANCE = {"DPT_LeViT_224": 1e-4, "DPT_Hybrid": 3e-5, "MiDaS": 3e-5}
+STATISTICS = ("num_batches_tracked", "running_mean", "running_var")
 LARGE = {row.name for row in MODELS if row.parameters > 2e8}
 NON_SQUARE = [row for row in MODELS if row.resize != "square"]
 SQUARE = [row for row in MODELS if row.resize == "square"]
@@ -129,7 +130,7 @@ def test_parameter_count_of_the_row_is_the_checkpoints(row):
         counted = sum(parameter.numel() for parameter in build(row).parameters())
     else:
         counted = sum(int(np.prod(shape)) for key, (shape, rule) in Reference(row.name).tensors.items()
-                      if rule != "structural" and not key.endswith(("num_batches_tracked", "running_mean", "running_var")))
+                      if rule != "structural" and not key.endswith(STATISTICS))
     assert counted == row.parameters
 
 

@@ -130,7 +130,7 @@ def test_truncated_key_set_is_refused_and_the_missing_key_named(row):
 
 @ONE_PER_FAMILY
 def test_unknown_key_is_refused_and_named(row):
-    with pytest.raises(CheckpointError, match="pretrained.surprise"):
+    with pytest.raises(CheckpointError, match=r"pretrained\.surprise"):
         checkpoints.load(row, {**official(row), "pretrained.surprise": torch.zeros(1)})
 
 

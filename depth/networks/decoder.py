@@ -71,7 +71,7 @@ class Decoder(nn.Module):
                  stem: nn.Module | None = None):
         super().__init__()
         self.levels = len(features)
-        for level, (channels, width, out) in enumerate(zip(features, widths, outs), start=1):
+        for level, (channels, width, out) in enumerate(zip(features, widths, outs, strict=True), start=1):
             self.add_module(f"layer{level}_rn", nn.Conv2d(channels, width, 3, padding=1, bias=False))
             self.add_module(f"refinenet{level}", FusionBlock(
                 width, out, has_skip=level < self.levels, rectified_skip=rectified_skip))

@@ -209,7 +209,7 @@ class LevitEncoder(nn.Module):
         h, w = x.shape[-2:]
         x = x.flatten(2).transpose(1, 2)  # B, h*w, C
         features = []
-        for stage, tap in zip(self.model.stages, self.taps):
+        for stage, tap in zip(self.model.stages, self.taps, strict=True):
             if features:
                 h, w = (h + 1) // 2, (w + 1) // 2  # each later stage begins by keeping every second token
             x = stage.downsample(x)
