@@ -6,6 +6,7 @@ The cluster starts once for the file, keeps its logs in a folder of its own and 
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import tempfile
 from functools import partial
@@ -24,7 +25,8 @@ from tests.hub_server import HubServer
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.slow
 os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_DISABLE_IMPORT_WARNING="1", RAY_DEDUP_LOGS="0",
-                  RAY_worker_niceness="0", RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0")
+                  RAY_worker_niceness="0", RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0",
+                  RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))  # else it leaves one in the home folder
 
 
 @pytest.fixture(scope="module")
