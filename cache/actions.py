@@ -11,11 +11,14 @@ import re
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cache.errors import NotAvailable, UnknownModel, UsageError
 from cache.jobs import DONE, FAILED, Job, Jobs
-from cache.manager import ModelManager
 from cache.records import FORMATS, Plan
+
+if TYPE_CHECKING:
+    from cache.manager import ModelManager
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
 SUFFIXES = {name: f".{name}" for name in FORMATS} | {"bundle": ".zip"}
