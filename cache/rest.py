@@ -189,7 +189,8 @@ def _jobs(api: APIRouter, actions: Actions) -> None:
 
     @api.post("/models/jobs/{id}/cancel", tags=["jobs"], response_model=Job)
     def cancel(id: str):
-        """Ask a job to stop; what was downloaded so far is kept and resumed later."""
+        """Ask a job to stop. What was downloaded is kept and resumed later; an export or import that
+        has begun runs to its end."""
         return _plain(actions.jobs.cancel(id))
 
 

@@ -19,6 +19,7 @@ from fastapi import HTTPException, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 
+from cache.actions import NAME
 from cache.errors import NoSpace
 
 PREFIX, KEEP_SECONDS = ".upload-", 24 * 3600
@@ -29,15 +30,13 @@ UPLOADS = ("multipart/form-data", "application/octet-stream")
 async def received(request: Request, folder: Path | None, *, field: str,
                    seconds: float) -> AsyncIterator[tuple[Path, dict[str, str]]]:
     """The uploaded file's path in a folder of its own (inside `folder`, None: the system's for
-    temporaries), and the text fields beside it. The file's own name is never used."""
+    temporaries), and the text fields beside it. Its own name is kept where it is harmless."""
     if folder:
         folder.mkdir(parents=True, exist_ok=True)
         _sweep(folder)
     own = Path(tempfile.mkdtemp(prefix=PREFIX, dir=folder))
     try:
-        path = own / "upload"
-        fields = await asyncio.wait_for(_save(request, path, field), seconds)
-        yield path, fields
+        yield await asyncio.wait_for(_save(request, own, field), seconds)
     except (asyncio.TimeoutError, OSError) as error:
         raise _translated(error, own) from error
     finally:
@@ -52,18 +51,20 @@ def _sweep(folder: Path) -> None:
                 shutil.rmtree(left)
 
 
-async def _save(request: Request, path: Path, field: str) -> dict[str, str]:
+async def _save(request: Request, folder: Path, field: str) -> tuple[Path, dict[str, str]]:
     if not request.headers.get("content-type", "").startswith("multipart/"):
+        path = folder / "upload"
         with path.open("wb") as file:
             async for chunk in request.stream():
                 await run_in_threadpool(file.write, chunk)
-        return {}
+        return path, {}
     async with request.form(max_files=1, max_fields=8, max_part_size=4096) as form:
         upload = form.get(field)
         if not isinstance(upload, UploadFile):
             raise HTTPException(400, f"Send the file as the field {field!r}.")
+        path = folder / (upload.filename if NAME.fullmatch(upload.filename or "") else "upload")
         await run_in_threadpool(_copy, upload, path)
-        return {name: value for name, value in form.items() if isinstance(value, str)}
+        return path, {name: value for name, value in form.items() if isinstance(value, str)}
 
 
 def _copy(upload: UploadFile, path: Path) -> None:

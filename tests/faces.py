@@ -41,11 +41,11 @@ def tensors(side: int) -> dict:
     return {"a.weight": values, "a.bias": torch.ones(side)}
 
 
-def checkpoint_bytes(side: int) -> bytes:
+def checkpoint_bytes(side: int, add: float = 0) -> bytes:
     import torch
 
     file = io.BytesIO()
-    torch.save(tensors(side), file)
+    torch.save({name: tensor + add for name, tensor in tensors(side).items()}, file)
     return file.getvalue()
 
 

@@ -312,6 +312,13 @@ def test_upload_is_imported(client, actions):
     assert (answer.status_code, actions.manager.info().models) == (200, 1)
 
 
+@pytest.mark.parametrize("name, source", [("mine.pt", "file mine.pt"), ("../mine.pt", "file upload")])
+def test_upload_keeps_only_a_harmless_name(client, actions, name, source):
+    other = faces.checkpoint_bytes(64, add=1)  # not the published bytes, which would name their source
+    client.post("/api/models/import", files={"file": (name, other)}, data={"model": "MiDaS_small"})
+    assert next(entry for entry in actions.manager.status().models if entry.cached).source == source
+
+
 def test_raw_upload_is_imported(client, actions):
     answer = client.post("/api/models/import?model=DPT_Large", content=faces.checkpoint_bytes(faces.SIDES["DPT_Large"]),
                          headers={"content-type": "application/octet-stream"})
