@@ -17,8 +17,8 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
+from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
 
 
@@ -31,7 +31,15 @@ def read_options(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--share", action="store_true", default=None, help="open a public gradio.live link as well")
     parser.add_argument("--mcp", action="store_true", default=None,
                         help='serve MCP tools at /gradio_api/mcp/ (needs: pip install "gradio[mcp]")')
+    parser.add_argument("--auth", metavar="USER:PASSWORD", type=login, help="ask visitors to log in")
     return parser.parse_args(argv)
+
+
+def login(text: str) -> tuple[str, str]:
+    user, colon, password = text.partition(":")
+    if not (user and colon and password):
+        raise argparse.ArgumentTypeError("expected USER:PASSWORD")
+    return user, password
 
 
 if __name__ == "__main__":
@@ -91,7 +99,7 @@ def estimate_depth(image: dict | None, model: str, colormap: str, progress=gr.Pr
     """
     path, row = uploaded(image), find(model)
     progress(0, desc=f"Loading {row.name}")
-    network = loaded(row.name, progress)
+    network = ready(row.name, progress)
     progress(0.5, desc="Estimating depth")
     rgb = images.open_rgb(path)
     depth = network.predict(rgb)
@@ -101,23 +109,36 @@ def estimate_depth(image: dict | None, model: str, colormap: str, progress=gr.Pr
     png16 = render.save_png16(folder / f"{stem}_depth16.png", depth.values, model=depth.model)
     npy = render.save_npy(folder / f"{stem}_depth.npy", depth.values)
     preview, coloured = save_coloured(npy, colormap)
-    return (photo, preview), str(png16), str(npy), coloured, facts(depth), npy, photo
+    return (photo, preview), str(png16), str(npy), coloured, facts(depth), (npy, photo)
 
 
-def loaded(name: str, progress: gr.Progress) -> estimator.MiDaSDepthEstimator:
-    """The shared estimator; without weights and network, how to get them."""
+def ready(name: str, progress: gr.Progress) -> estimator.MiDaSDepthEstimator:
+    """The shared estimator of a model. Raises NotAvailable, with the way to get the weights."""
     try:
-        return estimator.shared(name, progress=partial(show_step, progress))
+        fetch(name, progress)
+        return estimator.shared(name, progress=lambda step: show_step(progress, step.phase, step, name))
     except NotAvailable as error:
-        raise NotAvailable(error.what, next_step=(
+        raise NotAvailable(f"{name} is not on this machine and cannot be downloaded now.", next_step=(
             f"Run `python scripts/setup_models.py --models {name}` where there is a network, or import the file in "
             f"the Model Cache tab. {DEFAULT} needs neither.")) from error
 
 
-def recolour(npy: Path | None, photo: str | None, colormap: str) -> tuple:
+def fetch(name: str, progress: gr.Progress) -> None:
+    """Download a model that is nowhere here, as a job: one for all who want it, seen and stopped in every window."""
+    entry = next((entry for entry in ACTIONS.manager.status().models if entry.name == name), None)
+    if entry is None or entry.cached or entry.hub_path:
+        return
+    job = ACTIONS.download(name)
+    while (job := ACTIONS.jobs.wait(job.id, 0.5)).is_active():
+        show_step(progress, job.phase or job.state, job, name)
+    outcome(job)
+
+
+def recolour(kept: tuple[Path, str] | None, colormap: str) -> tuple:
     """Show the last depth map in other colours, without running the model again."""
-    if npy is None:
+    if kept is None:
         return gr.skip(), gr.skip()
+    npy, photo = kept
     if not npy.is_file():
         raise gr.Error("This result is no longer kept. Estimate the depth again.", print_exception=False)
     with in_words():
@@ -194,10 +215,10 @@ def in_a_line(done: dict) -> str:
             f"preprocess {seconds['prepare']:.2f} s, infer {seconds['infer']:.2f} s")
 
 
-def show_step(progress: gr.Progress, step) -> None:
-    """Move the bar on the page as the library reports."""
-    amount = f": {report.size(step.done)} of {report.size(step.total)}" if step.total else ""
-    progress(step.done / step.total if step.total else 0, desc=f"{step.phase.capitalize()} {step.name}{amount}")
+def show_step(progress: gr.Progress, phase: str, amount, name: str) -> None:
+    """Move the bar on the page; `amount` has `done` and `total` bytes."""
+    words = f": {report.size(amount.done)} of {report.size(amount.total)}" if amount.total else ""
+    progress(amount.done / amount.total if amount.total else 0, desc=f"{phase.capitalize()} {name}{words}")
 
 
 def model_choices() -> list[tuple[str, str]]:
@@ -235,13 +256,13 @@ def inference_tab() -> gr.Dropdown:
                     coloured = gr.DownloadButton("Coloured", size="sm", min_width=90, elem_id="coloured")
                 with gr.Accordion("Details", open=False):
                     done = gr.JSON(show_label=False, label="facts")
-    kept, photo = gr.State(), gr.State()
+    kept = gr.State()  # one, not two: gradio's MCP tools lose their way among several
     quiet = {"api_visibility": "private", "show_progress": "hidden"}
-    run.click(estimate_depth, [image, model, colormap], [slider, png16, npy, coloured, done, kept, photo],
+    run.click(estimate_depth, [image, model, colormap], [slider, png16, npy, coloured, done, kept],
               api_name="predict", preprocess=False, validator=check_request, concurrency_id="model",
               concurrency_limit=4, show_progress_on=slider, scroll_to_output=True,
               ).success(lambda facts: (gr.Column(visible=True), in_a_line(facts)), done, [result, line], **quiet)
-    colormap.input(recolour, [kept, photo, colormap], [slider, coloured], queue=False, **quiet)
+    colormap.input(recolour, [kept, colormap], [slider, coloured], queue=False, **quiet)
     gr.api(list_models, api_name="models")
     return model
 
@@ -401,10 +422,12 @@ def stop_jobs(request: gr.Request, token: str = "") -> dict:
 
 
 def outcome(job: Job) -> object:
-    """What a job has made, once it is done."""
+    """What a job has made, once it is done. Raises what went wrong."""
     job = ACTIONS.jobs.wait(job.id)
+    if job.error:
+        raise (NotAvailable if job.error.code == NotAvailable.code else DepthmapError)(job.error.message)
     if job.result is None:
-        raise DepthmapError(job.error.message if job.error else "Stopped on request.")
+        raise DepthmapError("Stopped on request.", next_step="What was downloaded so far is kept for the next try.")
     return job.result
 
 
@@ -424,7 +447,7 @@ def overview() -> str:
     room = f"of {report.size(most)} allowed" if status.quota else f"{report.size(status.free)} free"
     return (f'<span style="color:{STATES[health.state]}">●</span> <b>{report.HEALTH[health.state].capitalize()}</b>'
             f" · {count} model{'s' * (count != 1)} cached · {report.size(status.used)} used, {room}"
-            f"{' · offline' * status.offline}{gauge('meter', status.used, most)}")
+            f"{' · offline' * status.offline}{gauge('meter', 'disk use', status.used, most)}")
 
 
 def inventory() -> list[list[str]]:
@@ -456,18 +479,20 @@ def running() -> str:
 
 
 def bar(job: Job) -> str:
-    words = f"<b>{job.kind.capitalize()} {html.escape(job.model or job.detail)}</b> · {job.phase or job.state}"
+    subject = html.escape(job.model or Path(job.detail).name)
+    words = f"<b>{job.kind.capitalize()} {subject}</b> · {job.phase or job.state}"
     if job.total:
         words += f" {report.size(job.done)} of {report.size(job.total)}"
         words += f" · {report.size(job.rate)}/s" if job.rate else ""
         words += f" · {report.seconds(job.eta)} left" if job.eta else ""
-    return words + gauge("progressbar", job.done, job.total)
+    return words + gauge("progressbar", "progress", job.done, job.total)
 
 
-def gauge(role: str, value: float, most: float | None) -> str:
+def gauge(role: str, label: str, value: float, most: float | None) -> str:
     """A full-width bar in the theme's own colours, so that it suits light and dark."""
     share = min(100, round(100 * value / most)) if most else 0
-    return (f'<div role="{role}" aria-valuenow="{share}" style="height:6px;margin-top:6px;border-radius:3px;'
+    return (f'<div role="{role}" aria-label="{label}" aria-valuenow="{share}" '
+            'style="height:6px;margin-top:6px;border-radius:3px;'
             f'background:var(--border-color-primary)"><div style="height:100%;width:{share}%;border-radius:3px;'
             'background:var(--primary-500)"></div></div>')
 
@@ -612,13 +637,16 @@ def opened(tab: gr.SelectData) -> tuple:
 def main(argv: list[str] | None = None) -> None:
     """Serve until interrupted."""
     options = read_options(argv)
+    if options.mcp and find_spec("mcp") is None:
+        sys.exit('--mcp needs one more package: pip install "gradio[mcp]"')
     local = access.is_loopback(options.host or os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"))
     shared = bool(options.share or os.environ.get("GRADIO_SHARE", "").lower() == "true")
     routes = rest.routes(ACTIONS, loopback_bound=local, shared=shared, save_png16=render.save_png16,
                          depth=lambda path, model: estimator.shared(model or DEFAULT).predict(path))
     try:
-        demo.launch(server_name=options.host, server_port=options.port, share=shared, mcp_server=options.mcp,
-                    prevent_thread_lock=True, run_history=False, theme=THEME, app_kwargs={"routes": routes},
+        demo.launch(server_name=options.host, server_port=options.port, share=shared, auth=options.auth,
+                    mcp_server=options.mcp, prevent_thread_lock=True, run_history=False, theme=THEME,
+                    app_kwargs={"routes": routes},
                     max_file_size=WEIGHTS_LIMIT if local and not shared else PHOTO_LIMIT,
                     ssr_mode=False)  # its front proxy would answer our REST paths with the page
     except OSError as error:  # the port is taken or the address is not ours
@@ -629,7 +657,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def warm_up() -> None:
     """Load the default model, so that the first visitor does not wait for it."""
-    with in_words():
+    with suppress(DepthmapError):  # the visitor is told when it matters
         estimator.shared(DEFAULT).predict(np.zeros((64, 64, 3), np.float32))
 
 

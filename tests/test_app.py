@@ -236,6 +236,20 @@ def test_wrong_option_ends_with_code_2():
     assert run("--prot", "1").returncode == 2
 
 
+def test_login_without_password_ends_with_code_2():
+    assert run("--auth", "anna").returncode == 2
+
+
+def test_login_guards_page_and_rest(tmp_path):
+    from gradio_client import Client
+
+    with serving(tmp_path, arguments=("--auth", "anna:open sesame")) as guarded:
+        assert httpx.get(f"{guarded.url}/config").status_code == 401
+        assert httpx.get(f"{guarded.url}/api/models/status").status_code == 401
+        client = Client(guarded.url, auth=("anna", "open sesame"), verbose=False, download_files=tmp_path)
+        assert client.predict(api_name="/models")
+
+
 def test_taken_port_is_a_sentence():
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))

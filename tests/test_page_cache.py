@@ -220,6 +220,17 @@ def test_downloaded_model_estimates_depth_and_shows_as_loaded(cached, open_tab):
     expect(row(page)).to_contain_text("yes")
 
 
+def test_model_that_is_not_here_is_downloaded_first(absent, open_page):
+    page = open_page(absent)
+    page.locator("button.gallery-item").first.click()
+    page.locator("#photo img").wait_for()
+    page.locator("#model input").click()
+    page.get_by_role("option", name=re.compile(f"{REMOTE} .* downloads first")).click()
+    page.locator("#run").click()
+    page.locator("#line").get_by_text(REMOTE).wait_for()
+    assert list(absent.models.rglob("*.pt"))
+
+
 def test_table_is_asked_for_only_while_its_tab_is_open(absent, open_tab):
     page = open_tab(absent)
     page.get_by_role("tab", name="Inference").click()
