@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -229,3 +230,12 @@ def test_unknown_suffix_is_a_usage_error(tmp_path):
 def test_safetensors_keeps_numbers_aligned(tmp_path):
     with write("safetensors", tmp_path / "w", {"a": TENSORS["double"]}).open("rb") as file:
         assert [slot.offset % 64 for slot in safetensors.slots(file)] == [0]
+
+
+@pytest.mark.parametrize("format", formats.NAMES)
+def test_a_disk_that_fails_while_writing_is_an_os_error(format, tmp_path):
+    """Whatever the library makes of it, the border above translates OSError only."""
+    (tmp_path / "folder").mkdir()
+    for path in (tmp_path / "folder", "/dev/full"):
+        with pytest.raises(OSError):
+            formats.write(format, TENSORS, Path(path))

@@ -7,6 +7,7 @@ plain local contiguous datasets only; their bytes are then mapped at the offsets
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -42,18 +43,25 @@ def write(tensors: Mapping[str, torch.Tensor], path: Path, notes: Mapping[str, A
 
     Returns where the bytes lie. The same input gives the same bytes.
     """
+    try:
+        _write(tensors, path, notes or {})
+    except RuntimeError as error:  # closing a file on a full disk
+        raise OSError(errno.EIO, str(error)[:200]) from error
+    with path.open("rb") as file:
+        return slots(file)
+
+
+def _write(tensors: Mapping[str, torch.Tensor], path: Path, notes: Mapping[str, Any]) -> None:
     import h5py
 
     with h5py.File(path, "w", libver=("earliest", "v110"), track_order=True, locking=False,
                    alignment_threshold=1, alignment_interval=ALIGNMENT) as store:
-        for key, value in (notes or {}).items():
+        for key, value in notes.items():
             store.attrs[key] = value
         for name, tensor in tensors.items():
             dataset = store.create_dataset(name, data=array_of(tensor))
             dataset.attrs["dtype"] = dtype_name(tensor)
             dataset.attrs["shape"] = list(tensor.shape)
-    with path.open("rb") as file:
-        return slots(file)
 
 
 def notes(file: BinaryIO) -> dict[str, Any]:

@@ -7,6 +7,7 @@ So the gate reads the container and the pickle as data first and proves every te
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 import warnings
@@ -154,7 +155,11 @@ def write(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
            if tensor.untyped_storage().nbytes() != tensor.nbytes or not tensor.is_contiguous() else tensor.detach()
            for name, tensor in tensors.items()}
     with path.open("wb") as file:  # torch writes the name into the file when it is given a path
-        torch.save(own, file)
+        try:
+            torch.save(own, file)
+        except RuntimeError as error:  # torch hides the disk's own error behind one of its container
+            reason = error.__context__
+            raise reason if isinstance(reason, OSError) else OSError(errno.EIO, str(error)[:200]) from error
 
 
 def is_zip(file: BinaryIO) -> bool:
