@@ -37,8 +37,8 @@ $(VENV)/.app-ready: requirements.txt constraints.txt
 	@touch $@
 
 # The page is tested in a real browser: the system's Chromium or Chrome if there is one, else playwright's own.
-$(VENV)/.test-ready: $(VENV)/.app-ready requirements-test.txt requirements-train.txt
-	$(PIP) -r requirements.txt -r requirements-test.txt -r requirements-train.txt
+$(VENV)/.test-ready: $(VENV)/.app-ready requirements-test.txt requirements-train.txt requirements-ray.txt
+	$(PIP) -r requirements.txt -r requirements-test.txt
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null \
 		|| $(BIN)/python -m playwright install chromium
 	@touch $@
