@@ -11,19 +11,25 @@ TRIM = (
 FARTHEST = 80.0  # metres; beyond lies what the usual benchmarks mask as well
 
 
-def midas_loss(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Scale- and shift-invariant trimmed error plus gradient matching, plus a light anchor; N×h×w each.
+def plain_loss(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Error and gradient error against inverse depth from its 2nd (0) to its 95th percentile (1); N×h×w each.
 
-    The anchor ties the network's own output to inverse depth over its 90th percentile, weighted towards the far end:
-    it keeps the closing ReLU alive, puts the sky at 0 and makes far things count as much as near ones.
+    It rewards a guess that is only slightly better than none, which the invariant loss does not: there a weak
+    prediction is stretched to full contrast first. So it teaches from the first step, and it fixes the output's scale.
     """
+    samples = target.flatten(1)[:, ::5]
+    low = torch.quantile(samples, 0.02, dim=1)[:, None, None]
+    high = torch.quantile(samples, 0.95, dim=1)[:, None, None]
+    residual = prediction - ((target - low) / (high - low).clamp(min=1e-3)).clamp(0, 1.5)
+    return residual.abs().mean() + 0.5 * gradient_error(residual)
+
+
+def midas_loss(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Scale- and shift-invariant trimmed error plus gradient matching; N×h×w each."""
     residual = standardised(prediction) - standardised(target)
     error = residual.abs().flatten(1)
     kept = error.clamp(max=torch.quantile(error.detach()[:, ::7], TRIM, dim=1, keepdim=True))
-    unit = target / torch.quantile(target.flatten(1)[:, ::7], 0.9, dim=1).clamp(min=1e-4)[:, None, None]
-    unit = unit.clamp(max=3.0)
-    anchor = ((prediction - unit).abs() / (unit + 0.15)).mean()
-    return kept.mean() + 0.5 * gradient_error(residual) + 0.15 * anchor
+    return kept.mean() + 0.5 * gradient_error(residual)
 
 
 def standardised(inverse: torch.Tensor) -> torch.Tensor:

@@ -38,6 +38,7 @@ class Pool:
         self.inverse = _mapped(folder / "inverse.f16", np.float16, (count, SIDE, SIDE))
         self.done = _mapped(folder / f"done{workers}.i64", np.int64, (workers,))
         self.wanted = _mapped(folder / "wanted.i64", np.int64, (1,))
+        self.used = np.flatnonzero([scenes.is_used(first + n) for n in range(count)])
 
     def start(self) -> list[multiprocessing.Process]:
         """Render what is missing in background processes, which end with this one."""
@@ -64,9 +65,10 @@ def _fill(folder: Path, first: int, count: int, workers: int, k: int) -> None:
     parent = os.getppid()
     pool = Pool(folder, first, count, workers)
     for n in range(k + int(pool.done[k]) * workers, count, workers):
-        picture = scenes.render(first + n, SIDE, SIDE)
-        pool.rgb[n] = picture.rgb
-        pool.inverse[n] = inverse_depth(picture.depth)
+        if scenes.is_used(first + n):
+            picture = scenes.render(first + n, SIDE, SIDE)
+            pool.rgb[n] = picture.rgb
+            pool.inverse[n] = inverse_depth(picture.depth)
         pool.done[k] += 1
         while n > pool.wanted[0] + AHEAD and os.getppid() == parent:
             time.sleep(0.5)
@@ -83,11 +85,12 @@ def inverse_depth(depth: np.ndarray) -> np.ndarray:
 def draw(pool: Pool, rng: np.random.Generator, ready: int, size: int, shape: tuple[int, int]) -> Batch:
     """`size` random crops of one random scale from the first `ready` scenes, spoilt further."""
     h, w = shape
-    zoom = rng.uniform(1, SIDE / max(shape)) if max(shape) < SIDE else rng.uniform(0.75, 1)
-    high, wide = min(SIDE, round(h * zoom)), min(SIDE, round(w * zoom))
+    zoom = rng.uniform(0.75, 1) * SIDE / max(shape)  # nearly all of the picture: its layout tells the depth
+    high, wide = round(h * zoom), round(w * zoom)
     rgb = np.empty((size, high, wide, 3), np.uint8)
     inverse = np.empty((size, high, wide), np.float32)
-    for k, n in enumerate(rng.integers(0, ready, size)):
+    usable = int(np.searchsorted(pool.used, ready))
+    for k, n in enumerate(pool.used[rng.integers(0, usable, size)]):
         top, left = rng.integers(0, SIDE - high + 1), rng.integers(0, SIDE - wide + 1)
         flip = -1 if rng.random() < 0.5 else 1
         rgb[k] = pool.rgb[n, top : top + high, left : left + wide][:, ::flip]
@@ -105,8 +108,8 @@ def recolour(pictures: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     grey = np.full((3, 3), 1 / 3)
     matrices = np.empty((n, 3, 3), np.float32)
     for k in range(n):
-        keep = 0.0 if rng.random() < 0.1 else rng.uniform(0.4, 1.5)
-        matrix = keep * turn_hue(rng.normal(0, 0.25)) + (1 - keep) * grey
+        keep = 0.0 if rng.random() < 0.1 else rng.uniform(0.6, 1.3)
+        matrix = keep * turn_hue(rng.normal(0, 0.1)) + (1 - keep) * grey
         matrices[k] = matrix * np.exp(rng.normal(0, 0.12, (3, 1))) * np.exp(rng.normal(0, 0.15))
     mixed = torch.einsum("nij,njhw->nihw", torch.from_numpy(matrices), pictures)
     gamma = torch.from_numpy(np.exp(rng.normal(0, 0.2, (n, 1, 1, 1))).astype(np.float32))

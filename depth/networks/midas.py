@@ -2,10 +2,13 @@
 
 Paper: "Towards Robust Monocular Depth Estimation" (arXiv:1907.01341). Original: `midas/midas_net.py`,
 `midas/midas_net_custom.py` and `midas/blocks.py` of https://github.com/isl-org/MiDaS (MIT). What we do
-differently stands in `decoder.py`. Tiny is MiDaS_small's decoder at half the width on a newer encoder.
+differently stands in `decoder.py`. Tiny is MiDaS_small's decoder at half the width on a newer encoder,
+and its two deepest levels are told where in the picture they are.
 """
 
 from __future__ import annotations
+
+import torch
 
 from depth.networks import encoders
 from depth.networks.decoder import Decoder, DepthNetwork
@@ -24,7 +27,29 @@ def efficientnet(*, size: int, backbone: str, features: tuple[int, ...], width: 
 
 
 def tiny(*, size: int, backbone: str, features: tuple[int, ...], width: int, head: int) -> DepthNetwork:
-    return DepthNetwork(encoders.mobilenet(backbone), _widening_decoder(features, width, head))
+    told = (*features[:2], *(channels + 2 for channels in features[2:]))
+    return PlacedNetwork(encoders.mobilenet(backbone), _widening_decoder(told, width, head))
+
+
+class PlacedNetwork(DepthNetwork):
+    """A depth network whose two deepest feature maps carry their rows and columns as two more channels.
+
+    That lower is nearer and that a corridor's middle is far would otherwise have to be learnt from the padding.
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self._check(*x.shape[-2:])
+        *shallow, third, deepest = self.pretrained(x)
+        return self.scratch((*shallow, _with_place(third), _with_place(deepest)))
+
+
+def _with_place(x: torch.Tensor) -> torch.Tensor:
+    """Append the row and the column of each pixel's centre, -1 to 1: B, C, h, w -> B, C+2, h, w."""
+    batch, _, h, w = x.shape
+    rows = (torch.arange(h, device=x.device, dtype=x.dtype) * 2 + 1) / h - 1
+    columns = (torch.arange(w, device=x.device, dtype=x.dtype) * 2 + 1) / w - 1
+    place = torch.stack((rows[:, None].expand(h, w), columns[None, :].expand(h, w)))  # 2, h, w
+    return torch.cat((x, place.expand(batch, 2, h, w)), dim=1)
 
 
 def _widening_decoder(features: tuple[int, ...], width: int, head: int) -> Decoder:

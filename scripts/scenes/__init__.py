@@ -37,11 +37,25 @@ COMPOSERS = (
 )  # fmt: skip
 
 
+# Of these kinds only a share is used, so that rooms, streets and open land prevail as they do among photos.
+SHARES = {"tabletop": 0.6, "portrait": 0.6, "wildlife": 0.6, "landmark": 0.5, "jumble": 0.3}
+
+
+def is_used(seed: int) -> bool:
+    """Whether the scene of a seed belongs to the collection, for training and for judging alike."""
+    kind = _composer(np.random.default_rng(seed)).__name__
+    return np.random.default_rng([seed, 1]).random() < SHARES.get(kind, 1.0)
+
+
+def _composer(rng: np.random.Generator):
+    chances = np.array([p for _, p in COMPOSERS])
+    return COMPOSERS[int(rng.choice(len(chances), p=chances / chances.sum()))][0]
+
+
 def compose(seed: int) -> tuple[Scene, str]:
     """The scene of a seed, and the name of its composer."""
     s = Scene(np.random.default_rng(seed))
-    chances = np.array([p for _, p in COMPOSERS])
-    composer = COMPOSERS[int(s.rng.choice(len(chances), p=chances / chances.sum()))][0]
+    composer = _composer(s.rng)
     composer(s)
     s.roll = s.rng.normal() * 0.03 if s.chance(0.7) else s.rng.normal() * 0.12
     return s, composer.__name__

@@ -1,0 +1,226 @@
+"""The bundled model, the made-up scenes it learnt from, and the figures it is judged by."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+
+from depth import images
+from depth.models import find
+from depth.networks import build
+from scripts import depth_measures, scene_pool, scenes, train_tiny
+from scripts.scenes import raytrace
+from scripts.scenes.stage import Scene
+
+PHOTOS = Path(importlib.util.find_spec("gradio").origin).parent / "media_assets" / "images"
+
+
+# ---- the file --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def network() -> torch.nn.Module:
+    return train_tiny.load(train_tiny.WEIGHTS)
+
+
+def test_weights_are_at_most_eight_megabytes():
+    assert train_tiny.WEIGHTS.stat().st_size <= 8_000_000
+
+
+def test_weights_are_exactly_the_networks_own():
+    expected = {key: tuple(value.shape) for key, value in build(find("Tiny")).state_dict().items()}
+    with safe_open(train_tiny.WEIGHTS, "pt") as file:
+        found = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+    assert found == expected
+
+
+def test_saving_what_was_loaded_gives_the_same_bytes(network, tmp_path):
+    train_tiny.save_weights(network, tmp_path / "again.safetensors")
+    assert (tmp_path / "again.safetensors").read_bytes() == train_tiny.WEIGHTS.read_bytes()
+
+
+# ---- on photographs --------------------------------------------------------------------------------------------------
+
+
+def seen(network: torch.nn.Module, name: str) -> np.ndarray:
+    """Depth of one of gradio's photos, scaled to 0..1 (1 = nearest)."""
+    rgb = images.open_rgb(PHOTOS / name)
+    with torch.inference_mode():
+        values = images.restore(network(images.prepare(rgb, find("Tiny"))), rgb.shape[:2])
+    return (values - values.min()) / (values.max() - values.min())
+
+
+def part(values: np.ndarray, top: float, bottom: float, left: float, right: float) -> float:
+    """Median of a region given in shares of height and width."""
+    height, width = values.shape
+    rows, columns = slice(int(top * height), int(bottom * height)), slice(int(left * width), int(right * width))
+    return float(np.median(values[rows, columns]))
+
+
+def test_sky_is_farther_than_the_tower_before_it(network):
+    values = seen(network, "tower.jpg")
+    sky, tower = part(values, 0.1, 0.5, 0.0, 0.25), part(values, 0.6, 0.95, 0.42, 0.72)
+    assert sky + 0.1 < tower
+
+
+def test_face_of_a_cheetah_is_nearer_than_what_lies_behind(network):
+    values = seen(network, "cheetah1.jpg")
+    assert part(values, 0.3, 0.7, 0.35, 0.65) > part(values, 0.0, 0.3, 0.85, 1.0) + 0.1
+
+
+def test_rock_before_the_lions_is_nearer_than_the_wall_behind(network):
+    values = seen(network, "lion.jpg")
+    assert part(values, 0.8, 1.0, 0.4, 0.9) > part(values, 0.0, 0.12, 0.0, 0.2) + 0.1
+
+
+# ---- on made-up scenes -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_five_hundred_held_out_scenes_reach_the_bars(network):
+    figures = train_tiny.evaluate(network, 500)
+    assert np.mean([delta1 for _, delta1, _ in figures]) >= 0.90
+    assert np.median([spearman for *_, spearman in figures]) >= 0.95
+
+
+# ---- the renderer ----------------------------------------------------------------------------------------------------
+
+
+def bare(*things) -> Scene:
+    """A scene with nothing but the given shapes, one grey material and an eye 1.5 m up that looks ahead."""
+    scene = Scene(np.random.default_rng(0), eye=(0.0, 1.5, 0.0), view=60.0)
+    grey = scene.material(colours=((0.5,) * 3,) * 3)
+    for kind, centre, half in things:
+        scene.put(kind, centre, half, grey)
+    return scene
+
+
+def test_same_seed_gives_the_same_picture_and_depth():
+    first, second = scenes.render(7, 64, 96), scenes.render(7, 64, 96)
+    assert np.array_equal(first.rgb, second.rgb)
+    assert np.array_equal(first.depth, second.depth)
+
+
+def test_another_seed_gives_another_picture():
+    assert not np.array_equal(scenes.render(7, 64, 96).rgb, scenes.render(8, 64, 96).rgb)
+
+
+def test_middle_of_a_ball_is_its_distance_less_its_radius():
+    _, depth = scenes.draw(bare((raytrace.BALL, (0, 1.5, 5), (1, 1, 1))), 65, 65)
+    assert depth[32, 32] == pytest.approx(4.0, abs=1e-4)
+
+
+def test_front_of_a_box_has_one_depth_everywhere():
+    _, depth = scenes.draw(bare((raytrace.BOX, (0, 1.5, 6), (9, 9, 1))), 33, 49)
+    assert np.allclose(depth, 5.0, atol=1e-4)
+
+
+def test_ground_below_the_horizon_lies_at_height_over_slope():
+    _, depth = scenes.draw(bare((raytrace.PLANE, (0, 0, 0), (1, 1, 1))), 65, 65)
+    focal = 32.5 / math.tan(math.radians(30))
+    rows = np.arange(40, 65)
+    assert np.allclose(depth[rows, 10], 1.5 * focal / (rows - 32), rtol=1e-4)
+
+
+def test_nothing_but_sky_is_zero():
+    _, depth = scenes.draw(bare((raytrace.BALL, (0, 1.5, -5), (1, 1, 1))), 16, 16)
+    assert not depth.any()
+
+
+def test_nearer_shape_hides_the_farther_one():
+    near, far = (raytrace.BOX, (0, 1.5, 3), (0.5, 0.5, 0.5)), (raytrace.BOX, (0, 1.5, 8), (5, 5, 1))
+    _, depth = scenes.draw(bare(far, near), 33, 33)
+    assert depth[16, 16] == pytest.approx(2.5, abs=1e-4)
+
+
+def test_every_composer_draws_finite_colours_and_some_depth():
+    kinds = {composer.__name__ for composer, _ in scenes.COMPOSERS}
+    seed = 0
+    while kinds:
+        scene, kind = scenes.compose(seed)
+        seed += 1
+        if kind in kinds:
+            colour, depth = scenes.draw(scene, 32, 32)
+            assert np.isfinite(colour).all() and (depth > 0).any(), kind
+            kinds.remove(kind)
+
+
+# ---- training --------------------------------------------------------------------------------------------------------
+
+
+def test_a_step_draws_the_same_batch_again(tmp_path):
+    scene_pool._fill(tmp_path, 50, 3, 1, 0)
+    pool = scene_pool.Pool(tmp_path, 50, 3, 1)
+    first, second = (scene_pool.draw(pool, np.random.default_rng([1, 9]), 3, 4, (96, 128)) for _ in range(2))
+    assert first.pictures.shape == (4, 3, 96, 128)
+    assert torch.equal(first.pictures, second.pictures)
+    assert torch.equal(first.inverse, second.inverse)
+
+
+def test_first_weights_follow_from_the_seed():
+    torch.manual_seed(3)
+    first = train_tiny.fresh().state_dict()
+    torch.manual_seed(3)
+    assert all(torch.equal(value, first[key]) for key, value in train_tiny.fresh().state_dict().items())
+
+
+def test_training_lowers_the_loss_on_one_batch(tmp_path):
+    scene_pool._fill(tmp_path, 50, 2, 1, 0)
+    pool = scene_pool.Pool(tmp_path, 50, 2, 1)
+    batch = scene_pool.draw(pool, np.random.default_rng(0), 2, 4, (64, 64))
+    torch.manual_seed(0)
+    network = train_tiny.fresh()
+    optimizer = torch.optim.AdamW(train_tiny.groups(network), lr=1e-3)
+    losses = []
+    for _ in range(12):
+        loss = depth_measures.midas_loss(network(batch.pictures), batch.inverse)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_learning_rate_rises_stays_and_falls_to_nothing():
+    rates = [train_tiny.rate(step, 1000) for step in (0, 400, 499, 999)]
+    assert rates[0] < 0.01 * rates[1]
+    assert rates[1] == rates[2] == train_tiny.RATE
+    assert rates[3] < 1e-3 * train_tiny.RATE
+
+
+# ---- the figures -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hill() -> np.ndarray:
+    return np.random.default_rng(0).uniform(1, 10, (24, 32)).astype(np.float32)
+
+
+def test_scale_and_shift_of_a_prediction_do_not_matter(hill):
+    assert depth_measures.judge(3 + 7 / hill, hill) == pytest.approx((1.0, 1.0))
+
+
+def test_reversed_depth_is_ranked_backwards(hill):
+    assert depth_measures.judge(-1 / hill, hill)[1] == pytest.approx(-1.0)
+
+
+def test_sky_and_what_lies_beyond_eighty_metres_are_not_judged(hill):
+    prediction = 1 / hill
+    hill[:6], hill[6:12], prediction[:12] = 0, 500, 99
+    assert depth_measures.judge(prediction, hill) == pytest.approx((1.0, 1.0))
+
+
+def test_flat_prediction_ranks_nothing(hill):
+    delta1, spearman = depth_measures.judge(np.ones_like(hill), hill)
+    assert delta1 < 0.6
+    assert spearman == 0
+
+
+def test_gradient_error_is_zero_for_a_constant_residual():
+    assert depth_measures.gradient_error(torch.full((2, 16, 16), 3.0)) == 0
