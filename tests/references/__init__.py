@@ -1,7 +1,8 @@
 """Recorded facts about the original networks: seeded weights, pictures, and what came out.
 
 One `NAME.npz` per network:
-  recipe    JSON: the picture, mean and std, and for every tensor of the official checkpoint, in its order,
+  recipe    JSON: the picture, mean and std, the recording's own distance from the same network in float64
+            ("noise", maximal error over range), and for every tensor of the official checkpoint, in its order,
             the shape, the dtype and a rule (below)
   stored/K  the tensors whose rule is "stored" (running statistics, last convolution)
   square    output of the original code (isl-org/MiDaS on timm 0.6.12) for the whole picture, every third pixel
@@ -52,6 +53,10 @@ class Reference:
     def tensors(self) -> dict[str, tuple[tuple[int, ...], str]]:
         """Key -> (shape, rule), in the checkpoint's order, structural ones included."""
         return {key: (tuple(shape), rule) for key, (shape, _, rule, *_) in self._recipe["tensors"].items()}
+
+    @property
+    def noise(self) -> float:
+        return self._recipe["noise"]
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """The seeded checkpoint in the official layout, without the structural tensors."""
