@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from uuid import uuid4
 
-from cache import exchange
+from cache import exchange, locks
 from cache.building import to_official
 from cache.errors import IntegrityError, InvalidModelFile, NotAvailable, UsageError
 from cache.files import CHUNK, check, disk_errors, open_regular, publish, require_space, sha256
@@ -28,6 +28,7 @@ from cache.hub import Progress
 from cache.loading import Ask
 from cache.manifest import Manifest, Source
 from cache.records import FORMATS, Exported
+from cache.store import UNPACKING
 
 INDEX = "bundle.json"
 KIND = "depthmap bundle"
@@ -108,6 +109,10 @@ def read(path: Path, asks: Sequence[Ask]) -> list[Ask]:
         archive = _open(file)
         models = _index(archive, {ask.checkpoint.name: ask for ask in asks})
         store = asks[0].folder.store
+        with disk_errors(store.directory, "create the cache folder"):
+            store.prepare()
+        cleanup.enter_context(locks.hold(store.unpacking_lock, "unpack a bundle", seconds=store.lock_seconds,
+                                         cancel=asks[0].cancel))
         require_space({store.directory: sum(member.size for model in models for member in model.members)})
         proven = [(model, *_unpack(archive, model, store.directory, cleanup)) for model in models]
         for model, tensors, source, blob, pinned in proven:
@@ -174,10 +179,9 @@ def _unpack(archive: zipfile.ZipFile, model: _Model, directory: Path, cleanup: c
     from cache import formats
     from cache.formats import layout
 
-    folder = directory / f".unpacking-{uuid4().hex[:8]}.tmp"
+    folder = directory / f"{UNPACKING}{uuid4().hex[:8]}"
     cleanup.callback(_remove_folder, folder)
     with disk_errors(directory, "unpack the bundle"):
-        model.ask.folder.store.prepare()
         folder.mkdir()
     result = None
     for member in model.members:

@@ -274,14 +274,15 @@ def mapped_files(directory: Path) -> frozenset[Path]:
     """
     if sys.platform != "linux":
         return frozenset()
-    root, found = f"{directory.resolve()}{os.sep}", set()
-    for maps in Path("/proc").glob("[0-9]*/maps"):
+    root, found = os.fsencode(f"{directory.resolve()}{os.sep}"), set[bytes]()
+    for maps in Path("/proc").glob("[0-9]*/maps") if directory.is_dir() else ():
         try:
-            lines = maps.read_text(errors="replace").splitlines()
+            content = maps.read_bytes()
         except OSError:
             continue
-        found.update(line[line.index(root):] for line in lines if root in line)
-    return frozenset(Path(path) for path in found)
+        if root in content:
+            found.update(line[line.index(root):] for line in content.splitlines() if root in line)
+    return frozenset(Path(os.fsdecode(path)) for path in found)
 
 
 def find(checkpoints: Sequence[Checkpoint], name: str) -> Checkpoint:

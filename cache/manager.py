@@ -103,8 +103,8 @@ class ModelManager:
         return self._entry(ask.checkpoint)
 
     def export(self, name: str | None, path: Path, format: str | None = None,
-               dtype: str | None = None, *, overwrite: bool = False,
-               progress: ProgressCallback | None = None) -> Exported:
+               dtype: str | None = None, *, overwrite: bool = False, progress: ProgressCallback | None = None,
+               cancel: threading.Event | None = None) -> Exported:
         """Write a self-contained file. format None goes by the suffix; "bundle" packs all formats.
 
         dtype "fp16" or "bf16" converts floating tensors (not in bundles). name None with "bundle"
@@ -116,25 +116,29 @@ class ModelManager:
             if dtype is not None:
                 raise UsageError("A bundle keeps the number types as they are.", got=dtype[:40])
             chosen = [self.find(name)] if name else self.checkpoints
-            asks = [self._ask(checkpoint.name, None, progress, None) for checkpoint in chosen]
+            asks = [self._ask(checkpoint.name, None, progress, cancel) for checkpoint in chosen]
             return bundle.write(asks, path, overwrite)
         if name is None:
             raise UsageError("Say which model to export, or export a bundle of all.", expected=", ".join(self.names))
-        return exchange.export(self._ask(name, [format], progress, None, offline=True), path, format, dtype, overwrite)
+        ask = self._ask(name, [format], progress, cancel, offline=True)
+        return exchange.export(ask, path, format, dtype, overwrite)
 
     def import_(self, path: Path, name: str | None = None, *,
-                progress: ProgressCallback | None = None) -> Imported:
+                progress: ProgressCallback | None = None, cancel: threading.Event | None = None) -> Imported:
         """Take in a weight file or bundle, recognised by content and checked against the schema.
 
         name None works when the tensors fit exactly one model. A bundle enters whole or not at all.
         """
         path = Path(path)
         chosen = [self.find(name)] if name else self.checkpoints
-        asks = [self._ask(checkpoint.name, None, progress, None, offline=True) for checkpoint in chosen]
+        asks = [self._ask(checkpoint.name, None, progress, cancel, offline=True) for checkpoint in chosen]
         with open_regular(path) as file:
             packed = formats.sniff(file) == "bundle"
         if packed:
-            taken = bundle.read(path, [self._ask(known, None, progress, None, offline=True) for known in self.names])
+            if name:
+                raise UsageError("A bundle says itself which models it holds.", got=f"the model {name}", where=path,
+                                 next_step="Import it without naming a model.")
+            taken = bundle.read(path, asks)
             return Imported(path, "bundle", tuple(self._entry(ask.checkpoint) for ask in taken))
         format, ask = exchange.import_file(path, asks)
         return Imported(path, format, (self._entry(ask.checkpoint),))

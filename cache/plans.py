@@ -18,9 +18,8 @@ from cache.errors import CacheError, DepthmapError, IntegrityError, UsageError, 
 from cache.files import disk_errors, is_temporary, link_or_copy, publish, unique_bytes
 from cache.loading import Ask, check_located, repair
 from cache.records import FORMATS, Checkpoint, FileEntry, ModelEntry, Plan, Step
-from cache.store import MANIFEST, STEM, Folder, Store
+from cache.store import GRACE, MANIFEST, STEM, UNPACKING, Folder, Store
 
-GRACE = 3600.0  # seconds: an interrupted download may be wanted again
 _OURS = {MANIFEST, notebook.NAME, *(f"{STEM}.{format}" for format in FORMATS)}
 AskFor = Callable[[Checkpoint], Ask]
 
@@ -35,8 +34,8 @@ def clear_plan(store: Store, checkpoints: Sequence[Checkpoint], everything: bool
     if everything:
         steps += [step for name in store.folders() if name not in names for step in _whole(store.folder(name), "asked")]
         planned = {step.path for step in steps}
-        steps += [_remove(path, "asked") for path in store.quarantined() + sorted(store.downloads().glob("*.part"))
-                  if path not in planned]
+        loose = [*store.quarantined(), *store.leftovers(), *sorted(store.downloads().glob("*.part"))]
+        steps += [_remove(path, "asked") for path in loose if path not in planned]
     absent = [name for name in names if not any(step.name == name for step in steps)]
     return Plan(tuple(steps), notes=() if everything else tuple(f"{name} is not in the cache." for name in absent))
 
@@ -79,6 +78,7 @@ def optimize_plan(store: Store, checkpoints: Sequence[Checkpoint], formats: tupl
     names = {checkpoint.name for checkpoint in checkpoints}
     steps += [step for name in store.folders() if name not in names for step in _whole(store.folder(name), "orphan")]
     steps += [_remove(path, "quarantine") for path in store.quarantined()]
+    steps += [_remove(path, "temporary") for path in store.leftovers()]
     steps += [_remove(path, "temporary") for path in inventory.partial_files(store) if _age(path) > GRACE]
     if quota is None:
         return Plan(tuple(steps))
@@ -228,6 +228,8 @@ def _delete(store: Store, step: Step) -> Step:
             raise CacheError("This path is not in the cache.", where=step.path)
         with disk_errors(step.path, "remove it"):
             step.path.unlink(missing_ok=True)
+        if step.path.parent.name.startswith(UNPACKING):
+            _remove_empty(step.path.parent)
         return replace(step, done=True)
     except CacheError as error:
         return replace(step, error=str(error))

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 MANIFEST = "manifest.json"
 STEM = "weights"
+UNPACKING = ".unpacking-"
+GRACE = 3600.0  # seconds after which what nobody locks is taken for left behind
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,99}")
 _TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# depthmap's models; safe to delete, they are made again.\n"
 
@@ -114,7 +116,9 @@ class Folder:
         self.check(format, payload, cancel)
         with open_regular(self.path / payload.name) as file:
             if payload.slots:
-                return layout.map_slots(file, [layout.Slot(*slot) for slot in payload.slots])
+                slots = [layout.Slot(*slot) for slot in payload.slots]
+                layout.check_slots(slots, payload.size)
+                return layout.map_slots(file, slots)
             if format == "pkl" and (head := pkl.linked(file)) is not None:
                 self._check_lender(manifest, head["sha256"], cancel)
                 return pkl.read(file, trusted=True)
@@ -207,6 +211,19 @@ class Store:
     def quarantined(self) -> list[Path]:
         return _entries(self.directory / ".quarantine")
 
+    @property
+    def unpacking_lock(self) -> Path:
+        """Held while a bundle is unpacked."""
+        return self.directory / ".locks" / "bundle.lock"
+
+    def leftovers(self) -> list[Path]:
+        """Files of interrupted bundles and of records of the whole directory; nobody writes them now."""
+        if locks.is_held(self.unpacking_lock):
+            return []
+        loose = [path for path in _entries(self.directory)
+                 if _is_unpacked(path) or (is_temporary(path.name) and time.time() - path.stat().st_mtime > GRACE)]
+        return [file for path in loose for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
+
     def downloads(self) -> Path:
         return self.directory / "downloads"
 
@@ -229,6 +246,10 @@ class Store:
             return content if all(isinstance(part, dict) for part in content.values()) else {}
         except (OSError, ValueError, AttributeError):
             return {}
+
+
+def _is_unpacked(path: Path) -> bool:
+    return path.name.startswith(UNPACKING) and path.is_dir() and not path.is_symlink()
 
 
 def _entries(folder: Path) -> list[Path]:

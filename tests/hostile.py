@@ -54,7 +54,8 @@ def _generic() -> Iterator[Sample]:
     yield "endless device", lambda path: path.symlink_to("/dev/zero")
     yield "link to nothing", lambda path: path.symlink_to(path.parent / "nowhere")
     for format in formats.NAMES:
-        for part, cut in (("half", lambda n: n // 2), ("last byte", lambda n: n - 1), ("head", lambda n: min(40, n // 3))):
+        cuts = (("half", lambda n: n // 2), ("last byte", lambda n: n - 1), ("head", lambda n: min(40, n // 3)))
+        for part, cut in cuts:
             yield f"{format} cut: {part}", lambda path, f=format, c=cut: _cut(f, path, c)
         yield f"{format} with a tail", lambda path, f=format: path.write_bytes(_good(f, path) + b"tail") \
             if f != "h5" else path.write_bytes(b"\0" * 512 + _good(f, path))
@@ -98,7 +99,8 @@ def _pickle_names() -> Iterator[Sample]:
 
 
 def _pickle_shapes() -> Iterator[Sample]:
-    dtype = b"cnumpy\ndtype\n(" + _text("f4") + b"\x89\x88tR(K\x03" + _text("<") + b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
+    dtype = (b"cnumpy\ndtype\n(" + _text("f4") + b"\x89\x88tR(K\x03" + _text("<")
+             + b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb")
     array = b"cnumpy._core.numeric\n_frombuffer\n("
     data = b"C\x08" + bytes(8)
 
@@ -111,7 +113,8 @@ def _pickle_shapes() -> Iterator[Sample]:
     yield "frame of 2^62", _raw(b"\x80\x04\x95" + struct.pack("<Q", 1 << 62) + b"}.")
     yield "number of 255 bytes", _raw(_dictionary(b"\x8a\xff" + b"\x7f" * 255))
     yield "number of a gigabyte", _raw(_dictionary(b"\x8b" + struct.pack("<i", 1 << 30)))
-    laughs = b"\x80\x04)q\x00" + b"".join(b"h" + bytes([n]) + b"h" + bytes([n]) + b"\x86q" + bytes([n + 1]) for n in range(40))
+    laughs = b"\x80\x04)q\x00" + b"".join(
+        b"h" + bytes([n]) + b"h" + bytes([n]) + b"\x86q" + bytes([n + 1]) for n in range(40))
     yield "billion laughs", _raw(laughs + b".")
     yield "billion laughs as a value", _raw(b"\x80\x04}" + _text("a") + laughs[2:] + b"s.")
     yield "billion laughs as a shape", _raw(_dictionary(buffer(laughs[2:])))
@@ -132,14 +135,15 @@ def _pickle_shapes() -> Iterator[Sample]:
                         ("of 2^80", b"\x8a\x06" + bytes(5) + b"\x01\x8a\x06" + bytes(5) + b"\x01\x86")):
         yield f"shape {name}", _raw(_dictionary(buffer(shape)))
     yield "order X", _raw(_dictionary(buffer(b"K\x02\x85", order="X")))
-    yield "array never filled", _raw(_dictionary(b"cnumpy._core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK\x00\x85C\x01btR"))
+    yield "array never filled", _raw(_dictionary(
+        b"cnumpy._core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK\x00\x85C\x01btR"))
     yield "lazy array of 16 GB", _raw(_dictionary(
         b"cnumpy._core.multiarray\n_reconstruct\n(cnumpy\nndarray\nJ\xff\xff\xff\x7f\x85C\x01btR"))
     yield "state on a function", _raw(_dictionary(b"cnumpy._core.numeric\n_frombuffer\nN}" + _text("__defaults__")
                                                    + b"K\x07K\x07\x86s\x86b"))
     yield "state on a class", _raw(_dictionary(b"cnumpy\nndarray\n}" + _text("x") + b"K\x01sb"))
     yield "two pickles", _raw(pickle.dumps({"a": np.ones(3)}) * 2)
-    yield "double key", _raw(b"\x80\x04}" + (_text("a") + buffer(b"K\x02\x85")) + b"s" + (_text("a") + buffer(b"K\x02\x85")) + b"s.")
+    yield "double key", _raw(b"\x80\x04}" + (_text("a") + buffer(b"K\x02\x85") + b"s") * 2 + b".")
     yield "number as key", _raw(b"\x80\x04}K\x01" + buffer(b"K\x02\x85") + b"s.")
     yield "bytes as key", _raw(b"\x80\x04}C\x01a" + buffer(b"K\x02\x85") + b"s.")
     yield "no dictionary", _raw(b"\x80\x04]" + buffer(b"K\x02\x85") + b"a.")
@@ -151,8 +155,8 @@ def _pickle_shapes() -> Iterator[Sample]:
     yield "frame that hides a name", _raw(b"\x80\x04\x95" + struct.pack("<Q", 4) + b"}" + _text("a")
                                            + b"cos\nsystem\n(" + _text("touch pwned") + b"tRs.")
     for key in ("../../x.pt", "/etc/passwd", "C:\\x", "a\0b", "x" * 300, "", "a..b", "\u202egnp"):
-        yield f"tensor named {key[:12]!r}", lambda path, k=key: path.write_bytes(pickle.dumps({k: np.ones(2)}, protocol=5))
-    yield "borrowed buffers", lambda path: path.write_bytes(pickle.dumps({"a": np.ones(2)}, protocol=5, buffer_callback=lambda b: None))
+        yield f"tensor named {key[:12]!r}", _raw(pickle.dumps({key: np.ones(2)}, protocol=5))
+    yield "borrowed buffers", _raw(pickle.dumps({"a": np.ones(2)}, protocol=5, buffer_callback=lambda buffer: None))
 
 
 # -- torch -------------------------------------------------------------------------------------------
@@ -207,6 +211,11 @@ def _changed(change: Callable[[dict[str, bytes]], list[tuple[str, bytes]]], kind
     return lambda path: _pack(path, change(_members(path)), kind)
 
 
+def _rewritten(end: str, change: Callable[[bytes], bytes]) -> Callable[[Path], object]:
+    return _changed(lambda members: [(name, change(content) if name.endswith(end) else content)
+                                     for name, content in members.items()])
+
+
 def _pt_containers() -> Iterator[Sample]:
     everything = lambda members: list(members.items())  # noqa: E731 - one of many small changes
     yield "pt: compressed", _changed(everything, zipfile.ZIP_DEFLATED)
@@ -216,14 +225,16 @@ def _pt_containers() -> Iterator[Sample]:
     yield "pt: two folders", _changed(lambda m: [*m.items(), ("other/data/0", b"x")])
     yield "pt: member that climbs", _changed(lambda m: [*m.items(), ("archive/../evil", b"x")])
     yield "pt: absolute member", _changed(lambda m: [*m.items(), ("/etc/evil", b"x")])
-    yield "pt: TorchScript", _changed(lambda m: [*m.items(), ("archive/code/a.py", b"x"), ("archive/constants.pkl", b"x")])
+    yield "pt: TorchScript", _changed(lambda m: [*m.items(), ("archive/code/a.py", b"x")])
+    yield "pt: TorchScript's constants", _changed(lambda m: [*m.items(), ("archive/constants.pkl", b"x")])
     yield "pt: record missing", _changed(lambda m: [(n, c) for n, c in m.items() if not n.endswith("data/0")])
-    yield "pt: record short", _changed(lambda m: [(n, c[:-4] if n.endswith("data/0") else c) for n, c in m.items()])
-    yield "pt: record long", _changed(lambda m: [(n, c + b"more" if n.endswith("data/0") else c) for n, c in m.items()])
-    yield "pt: other byte order", _changed(lambda m: [(n, b"big" if n.endswith("byteorder") else c) for n, c in m.items()])
-    yield "pt: huge pickle", _changed(lambda m: [(n, c + bytes(9 << 20) if n.endswith("data.pkl") else c) for n, c in m.items()])
-    yield "pt: something behind the pickle", _changed(lambda m: [(n, c + b"." if n.endswith("data.pkl") else c) for n, c in m.items()])
-    yield "pt: 20000 members", _changed(lambda m: [*m.items(), *((f"archive/data/x{n}" + "y" * 90, b"") for n in range(20_000))])
+    yield "pt: record short", _rewritten("data/0", lambda content: content[:-4])
+    yield "pt: record long", _rewritten("data/0", lambda content: content + b"more")
+    yield "pt: other byte order", _rewritten("byteorder", lambda content: b"big")
+    yield "pt: huge pickle", _rewritten("data.pkl", lambda content: content + bytes(9 << 20))
+    yield "pt: something behind the pickle", _rewritten("data.pkl", lambda content: content + b".")
+    many = [(f"archive/data/x{number}" + "y" * 90, b"") for number in range(20_000)]
+    yield "pt: 20000 members", _changed(lambda m: [*m.items(), *many])
     yield "pt: script in front", lambda path: path.write_bytes(b"#!/bin/sh\ntouch pwned\n" + checkpoint_bytes(GOOD))
     yield "pt: count patched up", _grow_storage
     yield "pt: size patched up", _grow_shape
@@ -269,7 +280,8 @@ def _legacy() -> Iterator[Sample]:
     good = checkpoint_bytes(GOOD, _use_new_zipfile_serialization=False)
     yield "old pt: evil object", lambda path: torch.save({"a": _Evil(os.system, "touch pwned")}, path,
                                                          _use_new_zipfile_serialization=False)
-    yield "old pt: whole module", lambda path: torch.save(torch.nn.Linear(2, 2), path, _use_new_zipfile_serialization=False)
+    yield "old pt: whole module", lambda path: torch.save(torch.nn.Linear(2, 2), path,
+                                                          _use_new_zipfile_serialization=False)
     yield "old pt: cut", _raw(good[:-4])
     yield "old pt: tail", _raw(good + b"tail")
     yield "old pt: only the magic", _raw(LEGACY_MAGIC)
@@ -317,12 +329,15 @@ def _h5() -> Iterator[Sample]:
     yield "h5: hard link cycle", _h5_file(lambda store: store.create_group("g").__setitem__("up", store["/"]))
     yield "h5: the same bytes twice", _h5_file(lambda store: store.__setitem__("b", store["good"]))
     yield "h5: deep groups", _h5_file(_nested)
-    yield "h5: 5000 members", _h5_file(lambda store: [store.create_dataset(f"d{n}", data=0) for n in range(5000)], libver="latest")
+    yield "h5: 5000 members", _h5_file(lambda store: [store.create_dataset(f"d{n}", data=0) for n in range(5000)],
+                                       libver="latest")
     yield "h5: huge unallocated", _h5_file(lambda store: store.create_dataset("a", (1 << 33,), "f4"))
-    yield "h5: compressed", _h5_file(lambda store: store.create_dataset("a", data=np.zeros(8 << 20, "u1"), compression="gzip"))
+    yield "h5: compressed", _h5_file(
+        lambda store: store.create_dataset("a", data=np.zeros(8 << 20, "u1"), compression="gzip"))
     yield "h5: chunked", _h5_file(lambda store: store.create_dataset("a", data=np.zeros(64), chunks=(8,)))
     yield "h5: text", _h5_file(lambda store: store.create_dataset("a", data="text"))
-    yield "h5: references", _h5_file(lambda store: store.create_dataset("a", data=store["good"].ref, dtype=h5py.ref_dtype))
+    yield "h5: references", _h5_file(
+        lambda store: store.create_dataset("a", data=store["good"].ref, dtype=h5py.ref_dtype))
     yield "h5: variable length", _h5_file(lambda store: store.create_dataset("a", (2,), h5py.vlen_dtype("f4")))
     yield "h5: compound", _h5_file(lambda store: store.create_dataset("a", data=np.zeros(2, "f4,i4")))
     yield "h5: big endian", _h5_file(lambda store: store.create_dataset("a", data=np.zeros(2, ">f4")))
@@ -358,7 +373,8 @@ def _safetensors() -> Iterator[Sample]:
     yield "safetensors: hole", _safe({"a": _entry(span=(8, 24))}, bytes(24))
     yield "safetensors: tail", _safe({"a": _entry()}, bytes(20))
     yield "safetensors: short body", _safe({"a": _entry()}, bytes(12))
-    yield "safetensors: double key", _safe(b'{"a":' + json.dumps(_entry()).encode() + b',"a":' + json.dumps(_entry()).encode() + b"}")
+    one = b'"a":' + json.dumps(_entry()).encode()
+    yield "safetensors: double key", _safe(b"{" + one + b"," + one + b"}")
     yield "safetensors: shape overflow", _safe({"a": _entry([1 << 62, 4])})
     yield "safetensors: negative shape", _safe({"a": _entry([-4])})
     yield "safetensors: nothing times 2^62", _safe({"a": _entry([0, 1 << 62], [0, 0])}, b"")

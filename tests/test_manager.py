@@ -18,8 +18,17 @@ import torch
 
 from cache import notebook
 from cache.errors import (
-    CacheBusy, CachePermission, Cancelled, DepthmapError, IntegrityError, InvalidModelFile, NoSpace, NotAvailable,
-    UnknownModel, UsageError, WrongCheckpoint,
+    CacheBusy,
+    CachePermission,
+    Cancelled,
+    DepthmapError,
+    IntegrityError,
+    InvalidModelFile,
+    NoSpace,
+    NotAvailable,
+    UnknownModel,
+    UsageError,
+    WrongCheckpoint,
 )
 from cache.manager import ModelManager
 from cache.records import FORMATS, to_json
@@ -94,7 +103,8 @@ def test_unknown_name_suggests_the_nearest(tmp_path):
         manager.open("dpt-lagre")
 
 
-@pytest.mark.parametrize(("gone", "serves"), [((), "pt"), (("pt",), "h5"), (("pt", "h5"), "hub"), (("pt", "h5", "pkl"), "hub")])
+@pytest.mark.parametrize(("gone", "serves"), [((), "pt"), (("pt",), "h5"), (("pt", "h5"), "hub"),
+                                              (("pt", "h5", "pkl"), "hub")])
 def test_load_order(warm, gone, serves):
     for format in gone:
         warm.file(format).unlink()
@@ -317,7 +327,7 @@ def test_too_little_space_is_found_before_the_first_byte(world, monkeypatch):
 def test_progress_tells_download_and_conversion(world):
     seen = []
     world.manager().download("A", progress=seen.append)
-    assert [phase for phase in dict.fromkeys(step.phase for step in seen)][0] == "download"
+    assert seen[0].phase == "download"
     assert seen[-1].phase == "convert" and seen[-1].done == seen[-1].total
 
 
@@ -411,7 +421,8 @@ def test_one_broken_entry_does_not_end_the_report(two):
 
 def test_records_become_plain_json(warm):
     manager = warm.manager()
-    for record in (manager.status(), manager.info(True), manager.health(), manager.verify(), manager.clear("A", dry_run=True)):
+    for record in (manager.status(), manager.info(True), manager.health(), manager.verify(),
+                   manager.clear("A", dry_run=True)):
         assert json.loads(json.dumps(to_json(record)))
 
 
@@ -720,6 +731,18 @@ def test_damaged_bundle_enters_not_at_all(two, bundle):
             two.manager().import_(bundle)
         flip(bundle, at)
         assert digests(two) == {} and not list(two.own.glob(".unpacking*"))
+
+
+def test_bundle_killed_while_unpacked_is_swept(two, bundle):
+    left = two.own / ".unpacking-0123abcd"
+    left.mkdir()
+    (left / "weights.pt").write_text("half")
+    assert steps(two.manager().optimize()) == [("remove", "temporary", "weights.pt")] and not left.exists()
+
+
+def test_bundle_with_a_model_name_is_a_usage_error(two, bundle):
+    with pytest.raises(UsageError, match="says itself"):
+        two.manager().import_(bundle, "A")
 
 
 def test_bundle_of_a_full_cache_is_refused_before_a_corrupt_file_leaves(two, tmp_path):

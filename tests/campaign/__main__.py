@@ -15,7 +15,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("names", nargs="*", help=f"some of: {', '.join(CAMPAIGNS)} (default: all)")
     group = parser.add_mutually_exclusive_group()
     group.add_argument("--short", action="store_const", dest="scale", const=SHORT, help="what the test suite runs")
-    group.add_argument("--nightly", action="store_const", dest="scale", const=NIGHTLY, help="ten times as much, or more")
+    group.add_argument("--nightly", action="store_const", dest="scale", const=NIGHTLY, help="ten times as much")
     options = parser.parse_args(arguments)
     unknown = set(options.names) - set(CAMPAIGNS)
     if unknown:
@@ -30,7 +30,8 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(name: str, scale: int) -> Result:
     began = time.monotonic()
     result = CAMPAIGNS[name](scale)
-    print(f"{result.name:26} {result.tried:8} tried {result.survived:8} survived {result.tried - result.survived:6} lost"
+    lost = result.tried - result.survived
+    print(f"{result.name:26} {result.tried:8} tried {result.survived:8} survived {lost:6} lost"
           f" {time.monotonic() - began:7.0f} s  {result.note}", flush=True)
     for line in result.lost[:5]:
         print(f"    {line}", flush=True)

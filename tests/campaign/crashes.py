@@ -101,7 +101,7 @@ def killed_downloads(scale: int) -> Result:
 def small_disks(scale: int) -> Result:
     """The whole way on disks from too small to large enough, with and without the check beforehand."""
     result = Result("full disk")
-    step = ((512, 256, 64)[scale]) << 10
+    step = ((1536, 256, 64)[scale]) << 10
     with world(width=1000) as here:
         need = 4 * len(here.data["A"])
         for forced in (False, True):
@@ -132,7 +132,7 @@ def _fill(here, disk: Path, forced: bool, size: int) -> str | None:
         os.environ.update(DEPTHMAP_CACHE=str(here.own), HF_HOME=str(here.folder / "hf"))
 
 
-class small_disk:  # noqa: N801 - a context manager, used as a verb
+class small_disk:
     """A tmpfs of `size` bytes at `path`, None where mounting is not allowed."""
 
     def __init__(self, path: Path, size: int):

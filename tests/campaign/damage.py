@@ -105,7 +105,7 @@ def mutants(scale: int) -> Result:
     result, chance = Result("mutants per parser"), random.Random(4)
     counts = {"pkl": (1500, 60_000, 1_000_000), "pt": (150, 3000, 100_000), "h5": (150, 3000, 100_000),
               "safetensors": (300, 10_000, 100_000)}
-    content = {key: value for key, value in list(tensors(0, 4).items())[:6]}
+    content = dict(list(tensors(0, 4).items())[:6])
     with world() as here, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         here.folder.joinpath("m").mkdir()

@@ -6,9 +6,11 @@ import os
 import random
 import threading
 from dataclasses import replace
+from functools import partial
 
 from cache import hub
 from cache.errors import Cancelled, DepthmapError
+from cache.hub import Progress
 from tests.campaign.base import Result, consistent, wipe, world
 from tests.hub_server import ALWAYS, Fault
 
@@ -20,7 +22,8 @@ FAULTS = [
     *(Fault("flip", after=after) for after in (0, 5000)), Fault("short"), Fault("extra"), Fault("html"),
     Fault("offset"), Fault("no_range"),
     *(Fault("status", status=status) for status in (401, 403, 404, 408, 416, 418, 429, 500, 502, 503, 504)),
-    Fault("html", "HEAD"), Fault("rst", "HEAD"), *(Fault("status", "HEAD", status=s) for s in (401, 403, 404, 429, 500, 503)),
+    Fault("html", "HEAD"), Fault("rst", "HEAD"),
+    *(Fault("status", "HEAD", status=status) for status in (401, 403, 404, 429, 500, 503)),
     *(Fault("header", "HEAD", header=header, value=value) for header, value in HEADERS),
 ]
 
@@ -79,7 +82,7 @@ def cancels(scale: int) -> Result:
             if number % 3 == 0:
                 here.hub.break_next(Fault("stall", after=at))
             try:
-                here.manager().open("A", cancel=cancel, progress=lambda step, at=at, cancel=cancel: _stop(step, at, cancel))
+                here.manager().open("A", cancel=cancel, progress=partial(_stop, at, cancel))
                 problem = None if number % 3 else "a stalled download finished"
             except Cancelled:
                 problem = None
@@ -88,6 +91,6 @@ def cancels(scale: int) -> Result:
     return result
 
 
-def _stop(step, at: int, cancel: threading.Event) -> None:
+def _stop(at: int, cancel: threading.Event, step: Progress) -> None:
     if step.phase == "download" and step.done >= at - (1 << 20):
         cancel.set()
