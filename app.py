@@ -109,7 +109,7 @@ def estimate_depth(image: dict | None, model: str, colormap: str, progress=gr.Pr
     png16 = render.save_png16(folder / f"{stem}_depth16.png", depth.values, model=depth.model)
     npy = render.save_npy(folder / f"{stem}_depth.npy", depth.values)
     preview, coloured = save_coloured(npy, colormap)
-    return (photo, preview), str(png16), str(npy), coloured, facts(depth), (npy, photo)
+    return (photo, preview), str(png16), str(npy), coloured, facts(depth)
 
 
 def ready(name: str, progress: gr.Progress) -> estimator.MiDaSDepthEstimator:
@@ -134,16 +134,15 @@ def fetch(name: str, progress: gr.Progress) -> None:
     outcome(job)
 
 
-def recolour(kept: tuple[Path, str] | None, colormap: str) -> tuple:
+@in_words()
+def recolour(pictures: list[dict] | None, npy: dict | None, colormap: str) -> tuple:
     """Show the last depth map in other colours, without running the model again."""
-    if kept is None:
-        return gr.skip(), gr.skip()
-    npy, photo = kept
-    if not npy.is_file():
-        raise gr.Error("This result is no longer kept. Estimate the depth again.", print_exception=False)
-    with in_words():
-        preview, coloured = save_coloured(npy, colormap)
-    return (photo, preview), coloured
+    photo, values = in_uploads(pictures and pictures[0]), in_uploads(npy)
+    if not photo or not values:
+        raise DepthmapError("This result is no longer kept.", next_step="Estimate the depth again.")
+    render.palette(colormap)
+    preview, coloured = save_coloured(values, colormap)
+    return (str(photo), preview), coloured
 
 
 def list_models() -> list[dict]:
@@ -172,13 +171,20 @@ def verdict(check: Callable[[], object]) -> dict:
 
 
 def uploaded(image: dict | None) -> Path:
-    """The path of an uploaded picture. Any other path would let a caller look at the server's files."""
+    """The path of an uploaded picture."""
     if not image:
         raise ImageError("There is no photo yet.", next_step="Choose one first.")
-    path = Path(str(image.get("path") or "")).resolve()
-    if not path.is_relative_to(Path(get_upload_folder()).resolve()) or not path.is_file():
+    path = in_uploads(image)
+    if not path:
         raise ImageError("The photo did not come as an upload.", next_step="Upload the file itself.")
     return path
+
+
+def in_uploads(file: dict | None) -> Path | None:
+    """The file's path if it lies among uploads and results. Any other would let a caller see the server's files."""
+    path = Path(str(file.get("path") or "")).resolve() if file else None
+    inside = path and path.is_relative_to(Path(get_upload_folder()).resolve()) and path.is_file()
+    return path if inside else None
 
 
 def stem_of(image: dict) -> str:
@@ -256,13 +262,12 @@ def inference_tab() -> gr.Dropdown:
                     coloured = gr.DownloadButton("Coloured", size="sm", min_width=90, elem_id="coloured")
                 with gr.Accordion("Details", open=False):
                     done = gr.JSON(show_label=False, label="facts")
-    kept = gr.State()  # one, not two: gradio's MCP tools lose their way among several
     quiet = {"api_visibility": "private", "show_progress": "hidden"}
-    run.click(estimate_depth, [image, model, colormap], [slider, png16, npy, coloured, done, kept],
+    run.click(estimate_depth, [image, model, colormap], [slider, png16, npy, coloured, done],
               api_name="predict", preprocess=False, validator=check_request, concurrency_id="model",
               concurrency_limit=4, show_progress_on=slider, scroll_to_output=True,
               ).success(lambda facts: (gr.Column(visible=True), in_a_line(facts)), done, [result, line], **quiet)
-    colormap.input(recolour, [kept, colormap], [slider, coloured], queue=False, **quiet)
+    colormap.input(recolour, [slider, npy, colormap], [slider, coloured], preprocess=False, queue=False, **quiet)
     gr.api(list_models, api_name="models")
     return model
 
@@ -475,7 +480,12 @@ def held(entry: ModelEntry) -> tuple[str, str, str, str]:
 
 
 def running() -> str:
-    return "".join(f"<div>{bar(job)}</div>" for job in ACTIONS.jobs.list() if job.is_active())
+    """A bar for each unfinished job; of the last one, why it failed if it did."""
+    jobs = ACTIONS.jobs.list()
+    lines = [bar(job) for job in jobs if job.is_active()]
+    if jobs and jobs[-1].error:
+        lines.append(f"<b>{jobs[-1].kind.capitalize()} failed.</b> {html.escape(jobs[-1].error.message)}")
+    return "".join(f"<div>{line}</div>" for line in lines)
 
 
 def bar(job: Job) -> str:

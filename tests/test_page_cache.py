@@ -105,6 +105,13 @@ def test_download_shows_progress_then_the_formats_in_every_window(absent, hub, o
         expect(page.locator("#about")).to_contain_text("1 model cached")
 
 
+def test_failed_download_says_why(server, open_page):
+    page = open_page(server)
+    page.get_by_role("tab", name="Model Cache").click()
+    press(page, "Download")
+    expect(page.locator("#running")).to_contain_text(re.compile("Download failed. .*DPT_Large"))
+
+
 def test_stop_really_stops_the_download(absent, hub, open_tab):
     hub.rate, before = 1 << 20, hub.sent
     page = open_tab(absent)
