@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-MOST_PIXELS = 8 * 384 * 512  # of network input in one pass: bounds its memory
+MOST_PIXELS = 4 * 384 * 512  # of network input in one pass: bounds its memory
 
 
 @dataclass(eq=False)

@@ -40,12 +40,14 @@ if TYPE_CHECKING:
 
 CODE, GRAPH, CONSTANTS = "network.pt2", "network.onnx", "constants.safetensors"
 TIMEOUT = 1800.0  # seconds; the largest network takes 70 to 350, the latter on a busy machine
+INLINED = 16  # numbers; torch 2.13 inlines up to 8
 LAYOUT = 1  # of the artefact; raise it when an older one must not be loaded
 _ROOT = Path(__file__).resolve().parents[1]
 _NEEDS: dict[str, dict[str, tuple[str, ...]]] = {
     "onnx": {"run": ("onnxruntime",), "make": ("onnxruntime", "onnx", "onnxscript", "torch")},
     "aoti": {"run": ("torch",), "make": ("torch",)},
 }
+ENGINES = {"onnx": Onnx, "aoti": Compiled}
 log = logging.getLogger(__name__)
 
 
@@ -87,9 +89,17 @@ def bundled_digest(model: Model) -> str:
 
 
 def signature(tensors: Mapping[str, torch.Tensor]) -> str:
-    """A digest of names, shapes and types, not of values: machine code fits every checkpoint of one signature."""
-    rows = sorted(f"{name} {tuple(t.shape)} {t.stride()} {t.dtype}" for name, t in tensors.items())
+    """A digest of what machine code takes for granted: names, shapes, types, and the values of the smallest tensors.
+
+    The compiler writes tensors of up to eight numbers into the code (a last bias, say); all others it reads
+    from the checkpoint, so their values may be any.
+    """
+    rows = sorted(f"{name} {tuple(t.shape)} {t.stride()} {t.dtype} {_inlined(t)}" for name, t in tensors.items())
     return hashlib.sha256("\n".join(rows).encode()).hexdigest()
+
+
+def _inlined(tensor: torch.Tensor) -> list[float]:
+    return tensor.flatten().tolist() if tensor.numel() <= INLINED else []
 
 
 def load(folder: Path, about: Mapping[str, Any], tensors: Mapping[str, torch.Tensor] | None = None) -> Engine | None:
@@ -126,7 +136,7 @@ def make(model: Model, kind: str, folder: Path, directory: Path | None = None, *
     """Make the artefact in a process of low priority; None if it is there afterwards, else why not.
 
     `directory` is the cache that holds the weights (None: the default one). Two processes never make the
-    same: the second one returns at once. Why it failed is remembered for a week (`artefacts.failure`).
+    same: the second one returns at once. Why it failed is remembered (`failed_lately`).
     """
     import filelock
 
@@ -136,12 +146,21 @@ def make(model: Model, kind: str, folder: Path, directory: Path | None = None, *
         lock.acquire(timeout=0)
     except filelock.Timeout:
         return "another process makes it already"
+    about = facts(model, kind, weights="")
     with lock:
         reason = _run([sys.executable, "-m", "depth.compiling", model.name, kind, str(folder),
                        *([str(directory)] if directory else [])], timeout)
-    if reason:
-        log.warning("%s stays uncompiled: %s.", model.name, reason)
+        if reason:
+            log.warning("%s stays uncompiled: %s.", model.name, reason)
+            artefacts.note_failure(folder, about, reason)
+        else:
+            artefacts.forget_failure(folder, about)
     return reason
+
+
+def failed_lately(model: Model, kind: str, folder: Path) -> str | None:
+    """Why making it failed within the last week with this installation; None: it may be tried."""
+    return artefacts.failure(folder, facts(model, kind, weights=""))
 
 
 def make_later(model: Model, kind: str, folder: Path, directory: Path | None,

@@ -43,13 +43,7 @@ def make(model: Model, kind: str, folder: Path, tensors: Mapping[str, torch.Tens
     """
     about = facts(model, kind, tensors, digest)
     build = build or partial(_network, model, tensors)
-    try:
-        path = artefacts.publish(folder, about, lambda place: _write(model, kind, tensors, build, place))
-    except Exception as error:
-        artefacts.note_failure(folder, about, compiled.sentence(error))
-        raise
-    artefacts.forget_failure(folder, about)
-    return path
+    return artefacts.publish(folder, about, lambda place: _write(model, kind, tensors, build, place))
 
 
 def facts(model: Model, kind: str, tensors: Mapping[str, torch.Tensor], digest: str) -> dict[str, Any]:

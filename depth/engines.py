@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -168,6 +169,46 @@ class Onnx:
         return self._session.run(None, {self._input: batch})[0]
 
 
+class Switch:
+    """The fastest engine there is now, the eager one for sizes that it does not take; exchanged while it serves.
+
+    `eager` builds that one; without a faster one it is called at once, so that its errors come at loading.
+    """
+
+    def __init__(self, eager: Callable[[], Engine], fast: Engine | None = None):
+        self._build, self._fast, self._lock = eager, fast, threading.Lock()
+        self._eager = None if fast else eager()
+
+    @property
+    def name(self) -> str:
+        return self._now().name
+
+    @property
+    def bytes(self) -> int:
+        return self._now().bytes
+
+    def accepts(self, h: int, w: int) -> bool:
+        return h % MULTIPLE == 0 and w % MULTIPLE == 0
+
+    def use(self, fast: Engine) -> None:
+        """From the next call on; calls in progress end with the old one."""
+        self._fast, self._eager = fast, None
+
+    def __call__(self, batch: np.ndarray) -> np.ndarray:
+        fast = self._fast
+        if fast is not None and fast.accepts(*batch.shape[2:]):
+            return fast(batch)
+        return self._fallback()(batch)
+
+    def _now(self) -> Engine:
+        return self._fast or self._fallback()
+
+    def _fallback(self) -> Engine:
+        with self._lock:
+            eager = self._eager = self._eager or self._build()
+            return eager
+
+
 def threads() -> int:
     """Threads for one picture: `OMP_NUM_THREADS`, else the cores this process may use.
 
@@ -208,8 +249,3 @@ def _open_package(path: Path):
 def _refuse_unless(accepted: bool, batch: np.ndarray) -> None:
     if not accepted:
         raise ValueError(f"This engine was not made for inputs of {'×'.join(map(str, batch.shape))}.")
-
-
-def stack(inputs: Sequence[np.ndarray]) -> np.ndarray:
-    """Inputs `1×3×h×w` of one size as one batch."""
-    return inputs[0] if len(inputs) == 1 else np.concatenate(inputs)

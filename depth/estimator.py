@@ -3,7 +3,8 @@
     MiDaSDepthEstimator("DPT_Large").predict("photo.jpg").values
 
 `shared` keeps the few estimators that all users of a process use together; `manager` gives the cache
-that knows this project's models. Importing this file imports no torch; the first estimator does.
+that knows this project's models. Importing this file imports no torch; the first estimator does, unless
+a compiled network serves that needs none (see `engines.py`).
 """
 
 from __future__ import annotations
@@ -18,9 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cache.errors import ImageError, UsageError, WeightsError, WrongCheckpoint
-from depth import images
+from cache.errors import DepthmapError, ImageError, WeightsError, WrongCheckpoint
+from depth import artefacts, compiled, images
+from depth.batching import Batcher
 from depth.depthmap import DepthMap, Timings
+from depth.devices import device_name, dtype_name, is_out_of_memory
+from depth.engines import Eager, Engine, Switch, no_collection
 from depth.models import DEFAULT, MODELS, Model, find
 from depth.pool import Pool
 
@@ -34,9 +38,7 @@ if TYPE_CHECKING:
     Picture = str | Path | Image.Image | np.ndarray
 
 BUNDLED = Path(__file__).parent / "weights"
-DTYPES = ("float32", "bfloat16", "float16")
 CHUNK = 16  # pictures whose inputs are held at once
-BATCH_PIXELS = 4 * 384 * 512  # of the network's input, in one go
 
 
 class MiDaSDepthEstimator:
@@ -57,18 +59,38 @@ class MiDaSDepthEstimator:
                  manager: ModelManager | None = None, progress: ProgressCallback | None = None,
                  cancel: threading.Event | None = None):
         self.model = find(model)
-        self.device = _device(device)
-        self.dtype = _dtype(dtype)
+        self.device = device_name(device)
+        self.dtype = dtype_name(dtype)
         start = time.perf_counter()
-        tensors, self.source = _tensors(self.model, weights, manager, progress, cancel)
-        self._network = _network(self.model, tensors, self.source).to(self.device, self.dtype)
+        self._cache = manager if manager is not None or weights is not None else _default_manager()
+        self._engine, self.source = self._open(weights, progress, cancel)
         self.load_seconds = time.perf_counter() - start
-        self._turn = threading.Lock()  # two passes at once would need twice the memory and be no faster
+        self._requests = Batcher(self._pass, is_out_of_memory)
+        if compiled.mode() == "1":
+            self.compile_later()
+
+    @property
+    def engine(self) -> str:
+        """What computes now: "eager", "compiled" or "onnx"."""
+        return self._engine.name
 
     @property
     def bytes(self) -> int:
         """What the weights take in memory (or address space, while they are memory-mapped)."""
-        return sum(tensor.nbytes for tensor in self._network.state_dict().values())
+        return self._engine.bytes
+
+    def compile(self) -> str | None:
+        """Make the fastest compiled network for this machine and go over to it; minutes. None, or why not."""
+        kind = self._wanted()
+        if kind is None:
+            return None
+        return compiled.make(self.model, kind, self._folder, self._directory) or self._go_over()
+
+    def compile_later(self) -> None:
+        """`compile` in the background, where the settings allow it and it did not fail lately; this one goes on."""
+        kind = self._wanted()
+        if kind is not None and compiled.mode() != "0" and not compiled.failed_lately(self.model, kind, self._folder):
+            compiled.make_later(self.model, kind, self._folder, self._directory, self._go_over)
 
     def predict(self, image: Picture) -> DepthMap:
         """Relative inverse depth at the picture's own size: larger is nearer, no unit.
@@ -88,34 +110,78 @@ class MiDaSDepthEstimator:
 
     def _predict_chunk(self, pictures: Sequence[Picture]) -> list[DepthMap]:
         inputs = [_prepare(picture, self.model) for picture in pictures]
-        answers: dict[int, DepthMap] = {}
-        for places in _batches(inputs):
-            start = time.perf_counter()
-            outputs = self._infer([inputs[place].tensor for place in places])  # N, h, w
-            share = (time.perf_counter() - start) / len(places)
-            for place, output in zip(places, outputs, strict=True):
-                answers[place] = self._answer(inputs[place], output, share)
-        return [answers[place] for place in range(len(inputs))]
+        start = time.perf_counter()
+        outputs = self._requests.all([taken.array for taken in inputs])
+        share = (time.perf_counter() - start) / max(1, len(inputs))
+        return [self._answer(taken, output, share) for taken, output in zip(inputs, outputs, strict=True)]
 
-    def _infer(self, tensors: list[torch.Tensor]) -> torch.Tensor:
-        import torch
-
-        batch = torch.cat(tensors)  # N, 3, h, w
+    def _pass(self, batch: np.ndarray) -> np.ndarray:
+        """One pass of the network: N, 3, h, w → N, h, w."""
         try:
-            with self._turn, torch.inference_mode():
-                outputs = self._network(batch.to(self.device, self.dtype)).float().cpu()
+            outputs = self._engine(batch)
         except (RuntimeError, MemoryError) as error:
-            if _is_out_of_memory(error):
+            if len(batch) == 1 and is_out_of_memory(error):
                 raise ImageError("There is not enough memory for this picture.", where=self.model.name,
                                  got=f"a network input of {batch.shape[2]}×{batch.shape[3]}",
                                  next_step="Crop a long panorama, or choose a smaller model.") from error
             raise
-        if not torch.isfinite(outputs).all():
-            raise WeightsError("The network's answer is not finite.", where=self.model.name, got=str(self.dtype),
-                               next_step="Use float32." if self.dtype != torch.float32 else "Check the weights.")
+        if not np.isfinite(outputs).all():
+            raise WeightsError("The network's answer is not finite.", where=self.model.name, got=self.dtype,
+                               next_step="Use float32." if self.dtype != "float32" else "Check the weights.")
         return outputs
 
-    def _answer(self, taken: _Input, output: torch.Tensor, seconds: float) -> DepthMap:
+    def _open(self, weights: str | Path | None, progress: ProgressCallback | None,
+              cancel: threading.Event | None) -> tuple[Switch, str]:
+        """The fastest engine that is ready now, and where its weights came from."""
+        self._compilable = (weights is None and compiled.mode() != "0"
+                            and compiled.runnable(self.model, self.device, self.dtype) != ())
+        digest = _digest(self.model, self._cache) if self._compilable else None
+        if digest and (fast := self._compiled("onnx", digest)):
+            return Switch(lambda: self._eager(self._tensors(None, progress, cancel)[0]), fast), "compiled"
+        with no_collection():
+            tensors, source = self._tensors(weights, progress, cancel)
+            fast = self._compiled("aoti", compiled.signature(tensors), tensors) if self._compilable else None
+            return Switch(lambda: self._eager(tensors, source), fast), source
+
+    def _tensors(self, weights: str | Path | None, progress: ProgressCallback | None,
+                 cancel: threading.Event | None) -> tuple[dict[str, torch.Tensor], str]:
+        return _tensors(self.model, weights, self._cache, progress, cancel)
+
+    def _eager(self, tensors: dict[str, torch.Tensor], source: str = "cache") -> Engine:
+        with no_collection():
+            return Eager(_network(self.model, tensors, source), self.device, self.dtype)
+
+    def _compiled(self, kind: str, weights: str, tensors: dict[str, torch.Tensor] | None = None) -> Engine | None:
+        if kind not in compiled.runnable(self.model, self.device, self.dtype):
+            return None
+        return compiled.load(self._folder, compiled.facts(self.model, kind, weights), tensors)
+
+    def _wanted(self) -> str | None:
+        """The kind of artefact to make: the fastest that can be made here, unless it serves already."""
+        kind = compiled.makeable(self.model, self.device, self.dtype) if self._compilable else None
+        return None if kind is None or self.engine == compiled.ENGINES[kind].name else kind
+
+    def _go_over(self) -> str | None:
+        """Serve from the artefact that was made; None, or why not."""
+        if digest := _digest(self.model, self._cache):
+            fast = self._compiled("onnx", digest)
+        if not digest or fast is None:
+            tensors, _ = self._tensors(None, None, None)
+            fast = self._compiled("aoti", compiled.signature(tensors), tensors)
+        if fast is None:
+            return "the compiled network could not be opened"
+        self._engine.use(fast)
+        return None
+
+    @property
+    def _directory(self) -> Path:
+        return self._cache.store.directory
+
+    @property
+    def _folder(self) -> Path:
+        return compiled.folder_of(self._directory, self.model)
+
+    def _answer(self, taken: _Input, output: np.ndarray, seconds: float) -> DepthMap:
         start = time.perf_counter()
         values = images.restore(output, taken.size)
         return DepthMap(values, self.model.name,
@@ -140,7 +206,7 @@ def shared(name: str = DEFAULT, device: str | None = None, *, manager: ModelMana
     """
     model = find(name)
     load = partial(MiDaSDepthEstimator, model.name, device=device, manager=manager, progress=progress, cancel=cancel)
-    return _POOL.get((model.name, str(_device(device))), load, cancel)
+    return _POOL.get((model.name, device_name(device)), load, cancel)
 
 
 def loaded() -> tuple[str, ...]:
@@ -158,7 +224,7 @@ _POOL = Pool()
 
 @dataclass(frozen=True)
 class _Input:
-    tensor: torch.Tensor  # 1, 3, h, w
+    array: np.ndarray  # 1, 3, h, w
     size: tuple[int, int]  # of the picture: H, W
     seconds: float
 
@@ -166,20 +232,7 @@ class _Input:
 def _prepare(picture: Picture, model: Model) -> _Input:
     start = time.perf_counter()
     rgb = images.open_rgb(picture)
-    tensor = images.prepare(rgb, model)
-    return _Input(tensor, rgb.shape[:2], time.perf_counter() - start)
-
-
-def _batches(inputs: Sequence[_Input]) -> list[list[int]]:
-    """Places of inputs with equal shapes, in groups of at most `BATCH_PIXELS` (but never empty)."""
-    groups: dict[tuple[int, int], list[int]] = {}
-    for place, one in enumerate(inputs):
-        groups.setdefault(tuple(one.tensor.shape[2:]), []).append(place)
-    batches = []
-    for (h, w), places in groups.items():
-        most = max(1, BATCH_PIXELS // (h * w))
-        batches += [places[start:start + most] for start in range(0, len(places), most)]
-    return batches
+    return _Input(images.network_input(rgb, model), rgb.shape[:2], time.perf_counter() - start)
 
 
 def _checkpoint(model: Model) -> Any:
@@ -229,31 +282,20 @@ def _translated(model: Model, work: Callable, where: str | None = None) -> Any:
                               next_step="Name the model they were made for, or choose another file.") from error
 
 
-def _device(name: str | torch.device | None) -> torch.device:
-    import torch
+def _default_manager() -> ModelManager:
+    return manager()
 
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+def _digest(model: Model, cache: ModelManager) -> str | None:
+    """The sha256 of the weights that would be opened, without opening them; None if there are none yet."""
+    if model.bundled:
+        path = BUNDLED / model.bundled
+        return artefacts.digest(path) if path.exists() else None
+    from cache.records import FORMATS
+
     try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, TypeError) as error:  # torch asserts that it was built with CUDA
-        raise UsageError("This device cannot be used.", expected='"cpu", or a device that torch finds here',
-                         got=repr(name), next_step="Leave it out to let the program choose.") from error
-    return device
-
-
-def _dtype(name: str | torch.dtype | None) -> torch.dtype:
-    import torch
-
-    word = "float32" if name is None else str(name).removeprefix("torch.")
-    if word not in DTYPES:
-        raise UsageError("This number type cannot be used.", expected=", ".join(DTYPES), got=repr(name))
-    return getattr(torch, word)
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """torch reports a failed allocation on the CPU as a RuntimeError with a sentence."""
-    import torch
-
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
+        manifest = cache.store.folder(model.name).manifest()
+    except DepthmapError:
+        return None
+    files = manifest.files if manifest else {}
+    return next((files[format].sha256 for format in FORMATS if format in files), None)

@@ -84,24 +84,39 @@ def network_size(height: int, width: int, model: Model) -> tuple[int, int]:
 
 
 def prepare(rgb: np.ndarray, model: Model) -> torch.Tensor:
+    """`network_input` as torch's tensor."""
+    import torch
+
+    return torch.from_numpy(network_input(rgb, model))
+
+
+def network_input(rgb: np.ndarray, model: Model) -> np.ndarray:
     """The network's input, float32 `1×3×h×w`: resized and normalised with the model's mean and std.
 
     `rgb` is `H×W×3` in 0..1. Works in float64 until the end, as the original does; values may lie
     outside the range of the picture, since cubic resampling overshoots.
     """
-    import torch
-
     resized = resample(rgb, network_size(*rgb.shape[:2], model))  # h, w, 3
     normal = (resized - np.asarray(model.mean)) / np.asarray(model.std)
-    return torch.from_numpy(np.ascontiguousarray(normal.transpose(2, 0, 1), dtype=np.float32))[None]
+    return np.ascontiguousarray(normal.transpose(2, 0, 1), dtype=np.float32)[None]
 
 
-def restore(depth: torch.Tensor, size: tuple[int, int]) -> np.ndarray:
-    """A network's output `h×w` (or `1×h×w`) at the picture's `(H, W)`, as float32: torch's bicubic."""
-    from torch.nn.functional import interpolate
+def restore(depth: np.ndarray | torch.Tensor, size: tuple[int, int]) -> np.ndarray:
+    """A network's output `h×w` (or `1×h×w`) at the picture's `(H, W)`, as float32.
 
-    small = depth.detach().float().reshape(1, 1, *depth.shape[-2:])
-    return interpolate(small, size, mode="bicubic", align_corners=False)[0, 0].cpu().numpy()
+    The original uses torch's bicubic, which has the same kernel; its positions are rounded to float32,
+    which moves the values by up to 1e-4 of the range between neighbours.
+    """
+    small = np.asarray(depth, np.float32).reshape(depth.shape[-2:])
+    rows, row_weights = _taps(small.shape[0], size[0], np.float32)
+    columns, column_weights = _taps(small.shape[1], size[1], np.float32)
+    wide = sum(small[:, columns[tap]] * column_weights[tap] for tap in range(4))  # h, W
+    result = wide[rows[0]] * row_weights[0][:, None]  # H, W
+    part = np.empty_like(result)
+    for tap in range(1, 4):  # in place: the picture may have 64 million pixels
+        np.multiply(wide[rows[tap]], row_weights[tap][:, None], out=part)
+        result += part
+    return result
 
 
 def resample(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -112,7 +127,7 @@ def resample(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return sum(tall[:, columns[tap]] * column_weights[tap][:, None] for tap in range(4))  # h, w, C
 
 
-def _taps(size: int, wanted: int) -> tuple[np.ndarray, np.ndarray]:
+def _taps(size: int, wanted: int, dtype: type = np.float64) -> tuple[np.ndarray, np.ndarray]:
     """For each of `wanted` samples along an axis of `size`: four source positions and their weights, `4×wanted`.
 
     Positions are rounded to float32 before they are split, as OpenCV does: at 5000 pixels that moves
@@ -123,7 +138,7 @@ def _taps(size: int, wanted: int) -> tuple[np.ndarray, np.ndarray]:
     part = (position - left).astype(np.float64)
     weights = np.stack([_outer(1 + part), _inner(part), _inner(1 - part), _outer(2 - part)])
     places = left.astype(np.int64) + np.arange(-1, 3)[:, None]
-    return places.clip(0, size - 1), weights
+    return places.clip(0, size - 1), weights.astype(dtype)
 
 
 def _inner(distance: np.ndarray) -> np.ndarray:

@@ -91,7 +91,7 @@ def test_an_error_reaches_all_of_its_pass_and_nobody_else():
 def test_no_pass_exceeds_the_pixels_allowed():
     sizes = []
     batcher = Batcher(lambda batch: sizes.append(len(batch)) or batch[:, 0])
-    batcher.all([picture(0, 768, 1024)] * 5)
+    batcher.all([picture(0, 384, 1024)] * 5)
     assert sizes == [2, 2, 1]
 
 

@@ -21,9 +21,9 @@ class Toy(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.patch = nn.Conv2d(3, 8, 16, 16)
-        self.mix = nn.Sequential(nn.Linear(8, 8), nn.GELU(), nn.Linear(8, 8, bias=False))
-        self.out = nn.Conv2d(8, 1, 3, padding=1)
+        self.patch = nn.Conv2d(3, 32, 16, 16)
+        self.mix = nn.Sequential(nn.Linear(32, 32), nn.GELU(), nn.Linear(32, 32, bias=False))
+        self.out = nn.Conv2d(32, 1, 3, padding=1)
 
     def forward(self, x):
         x = self.patch(x)
