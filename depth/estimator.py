@@ -267,8 +267,10 @@ def _tensors(model: Model, weights: str | Path | None, cache: ModelManager | Non
 
 def _network(model: Model, tensors: dict[str, torch.Tensor], where: str) -> torch.nn.Module:
     from depth.networks import checkpoints
+    from depth.tuning import WithoutValues
 
-    return _translated(model, lambda: checkpoints.load(model, tensors), where)
+    with WithoutValues():
+        return _translated(model, lambda: checkpoints.load(model, tensors), where)
 
 
 def _translated(model: Model, work: Callable, where: str | None = None) -> Any:
