@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from benchmarks import zoo
+from depth import images
 from depth.models import MODELS, find
 from depth.networks import build, checkpoints
 from tests.references import NAMES, WIDE, Reference
@@ -23,7 +24,8 @@ from tests.references import NAMES, WIDE, Reference
 TOLERANCE, TOLERANCE_LEVIT = 2e-5, 1e-4
 STATISTICS = ("num_batches_tracked", "running_mean", "running_var")
 LARGE = {row.name for row in MODELS if row.parameters > 2e8}
-NON_SQUARE = [row for row in MODELS if row.resize != "square"]
+NON_ONE_PER_FAMILY = list({row.family: row for row in reversed(MODELS)}.values())
+SQUARE = [row for row in MODELS if row.resize != "square"]
 SQUARE = [row for row in MODELS if row.resize == "square"]
 
 
@@ -103,6 +105,20 @@ def test_square_network_refuses_another_size(row):
     for size in [(row.size, row.size - 32), (row.size - 32, row.size), (row.size + 32, row.size + 32)]:
         with pytest.raises(ValueError, match=f"{row.size}x{row.size}"):
             network(torch.zeros(1, 3, *size, device="meta"))
+
+
+@pytest.mark.parametrize("row", SQUARE, ids=lambda row: row.name)
+def test_preparing_a_picture_squeezes_it_to_the_square_network(row):
+    prepared = images.prepare(np.full((40, 90, 3), 0.5, dtype=np.float32), row)
+    assert prepared.shape == (1, 3, row.size, row.size)
+    assert build(row)(prepared.to("meta")).shape == (1, row.size, row.size)
+
+
+@pytest.mark.parametrize("row", ONE_PER_FAMILY, ids=lambda row: row.family)
+def test_half_precision_goes_through_the_whole_network(row):
+    """Nothing on the way is pinned to float32. Shapes and dtypes are all that meta computes."""
+    picture = torch.empty(1, 3, row.size, row.size, dtype=torch.float16, device="meta")
+    assert build(row).half()(picture).dtype == torch.float16
 
 
 @pytest.mark.parametrize("row", NON_SQUARE, ids=lambda row: row.name)
