@@ -24,8 +24,8 @@ from tests.references import NAMES, WIDE, Reference
 TOLERANCE, TOLERANCE_LEVIT = 2e-5, 1e-4
 STATISTICS = ("num_batches_tracked", "running_mean", "running_var")
 LARGE = {row.name for row in MODELS if row.parameters > 2e8}
-NON_ONE_PER_FAMILY = list({row.family: row for row in reversed(MODELS)}.values())
-SQUARE = [row for row in MODELS if row.resize != "square"]
+ONE_PER_FAMILY = list({row.family: row for row in reversed(MODELS)}.values())
+NON_SQUARE = [row for row in MODELS if row.resize != "square"]
 SQUARE = [row for row in MODELS if row.resize == "square"]
 
 
