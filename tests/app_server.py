@@ -18,6 +18,7 @@ from cache.hub import RemoteFile
 
 ROOT = Path(__file__).resolve().parents[1]
 PATIENCE = 120  # seconds until a test gives up; none waits that long
+TOKEN = "open sesame"
 REMOTE = "Remote"  # the model that only the tests' Hub has
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.app_server import PATIENCE, Server, serving
+from tests.app_server import PATIENCE, TOKEN, Server, free_port, serving
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -22,6 +22,14 @@ FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "-
 def server(tmp_path_factory) -> Iterator[Server]:
     """The app as `python app.py` starts it: offline, with an empty cache."""
     with serving(tmp_path_factory.mktemp("server")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def guarded(tmp_path_factory) -> Iterator[Server]:
+    """The app on every address, its port from the command line, with a token on its cache: TOKEN."""
+    arguments = ("--host", "0.0.0.0", "--port", str(free_port()))
+    with serving(tmp_path_factory.mktemp("guarded"), arguments=arguments, DEPTHMAP_ADMIN_TOKEN=TOKEN) as running:
         yield running
 
 

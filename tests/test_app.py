@@ -17,7 +17,7 @@ from gradio_client.exceptions import AppError, ValidationError
 from PIL import Image
 
 from depth.models import MODELS
-from tests.app_server import ROOT, free_port, serving
+from tests.app_server import ROOT, TOKEN, serving
 
 pytest_plugins = ["tests.serving"]
 
@@ -260,15 +260,12 @@ def test_taken_port_is_a_sentence():
     assert told.returncode == 1 and "Cannot serve: " in told.stderr and "Traceback" not in told.stderr
 
 
-def test_server_beyond_this_machine_asks_for_the_token(tmp_path, photo):
-    """One server: the port from the command line, bound to every address, with a token set."""
+def test_server_beyond_this_machine_asks_for_the_token(guarded, tmp_path):
     from gradio_client import Client
 
-    port = str(free_port())
-    with serving(tmp_path, arguments=("--host", "0.0.0.0", "--port", port), DEPTHMAP_ADMIN_TOKEN="open sesame") as one:
-        client = Client(one.url, verbose=False, download_files=tmp_path)
-        with pytest.raises(AppError, match="needs the admin token"):
-            client.predict("MiDaS", "", api_name="/verify_model")
-        with pytest.raises(AppError, match="token is wrong"):
-            client.predict("MiDaS", "sesame", api_name="/verify_model")
-        assert client.predict("MiDaS", "open sesame", api_name="/verify_model")["kind"] == "verify"
+    client = Client(guarded.url, verbose=False, download_files=tmp_path)
+    with pytest.raises(AppError, match="needs the admin token"):
+        client.predict("MiDaS", "", api_name="/verify_model")
+    with pytest.raises(AppError, match="token is wrong"):
+        client.predict("MiDaS", "sesame", api_name="/verify_model")
+    assert client.predict("MiDaS", TOKEN, api_name="/verify_model")["kind"] == "verify"
