@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,8 @@ def build(folder: Folder, manifest: Manifest, formats: Sequence[str], tensors: T
     total = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
     shared = blob is not None and _can_serve(blob)
     require_space({folder.path: total * _copies(wanted, manifest, shared)})
+    pending = {*wanted, *manifest.building}
+    manifest = replace(manifest, building=tuple(format for format in FORMATS if format in pending))
     for number, format in enumerate(wanted):
         check(cancel)
         _tell(progress, number * total, len(wanted) * total, folder.name)

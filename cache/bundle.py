@@ -19,13 +19,13 @@ from typing import Any, BinaryIO
 from uuid import uuid4
 
 from cache import exchange, locks
+from cache.ask import Ask
 from cache.building import to_official
 from cache.errors import IntegrityError, InvalidModelFile, NotAvailable, UsageError
 from cache.files import CHUNK, check, disk_errors, open_regular, publish, require_space, sha256
 from cache.formats.layout import refuse
-from cache.formats.pt import check_directory
+from cache.formats.pt_gate import check_directory
 from cache.hub import Progress
-from cache.loading import Ask
 from cache.manifest import Manifest, Source
 from cache.records import FORMATS, Exported
 from cache.store import UNPACKING

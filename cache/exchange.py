@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cache import loading
+from cache.ask import Ask
 from cache.building import Tensors, build, describe, to_official
 from cache.errors import DepthmapError, NotAvailable, UsageError, WrongCheckpoint
 from cache.files import copy_bytes, disk_errors, open_regular, publish, require_space, sha256
 from cache.hub import Progress, ProgressCallback
-from cache.loading import Ask
 from cache.manifest import Manifest, Source
 from cache.records import Exported
 from cache.store import Folder

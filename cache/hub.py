@@ -12,14 +12,18 @@ import hashlib
 import os
 import re
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cache import places
-from cache.errors import DepthmapError, FetchError, IntegrityError, NotAvailable, UsageError
-from cache.files import CHUNK, check, disk_errors, require_space, sha256, sync_file
+from cache.checks import accepts, meter, move, verifier
+from cache.errors import FetchError, IntegrityError, NotAvailable, UsageError
+from cache.files import disk_errors, require_space
+from cache.hub_errors import client_errors
+from cache.remote import Progress, ProgressCallback, RemoteFile
+
+__all__ = ["Progress", "ProgressCallback", "RemoteFile", "fetch", "locate"]
 
 LOCK_SECONDS = 600.0
 REGISTER_SECONDS = 120.0
@@ -28,52 +32,6 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 _ETAG = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,200}")
 _REPO = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
-
-
-@dataclass(frozen=True)
-class RemoteFile:
-    """Where one weight file lives and what its bytes must be.
-
-    Either `repo` + `revision` (a full commit, best) + `filename` on the Hub, or a plain `url`
-    (a GitHub release; `repo` is None). `sha256` None means nobody published it: the first download
-    is trusted, recorded, and later ones must equal it. `layout` names the key layout inside.
-    """
-
-    repo: str | None
-    revision: str | None
-    filename: str
-    sha256: str | None
-    size: int | None
-    layout: str = "official"  # or "transformers"
-    url: str | None = None
-
-    @property
-    def format(self) -> str:
-        """What the file name promises; only the content decides."""
-        suffix = PurePosixPath(self.filename).suffix.lower()
-        return {".safetensors": "safetensors", ".h5": "h5", ".pkl": "pkl"}.get(suffix, "pt")
-
-    @property
-    def where(self) -> str:
-        """The source in one line.
-
-        >>> RemoteFile("a/b", "main", "c.pt", None, None).where
-        'a/b@main:c.pt'
-        """
-        return self.url or f"{self.repo}@{(self.revision or 'main')[:12]}:{self.filename}"
-
-
-@dataclass(frozen=True)
-class Progress:
-    """`phase`: "download" | "verify" | "convert" | "import" | "export"; `done` of `total` bytes."""
-
-    phase: str
-    done: int
-    total: int | None
-    name: str
-
-
-ProgressCallback = Callable[[Progress], None]
 
 
 @dataclass(frozen=True)
@@ -109,8 +67,8 @@ def fetch(file: RemoteFile, *, progress: ProgressCallback | None = None,
     half-way), IntegrityError (other bytes than pinned), Cancelled, NoSpace, CacheBusy.
     """
     _check_names(file)
-    verify = _verifier(file.sha256, None, file, progress, cancel)
-    if file.sha256 and (path := locate(file, downloads=downloads)) and _accepts(verify, path):
+    verify = verifier(file.sha256, None, file, progress, cancel)
+    if file.sha256 and (path := locate(file, downloads=downloads)) and accepts(verify, path):
         return path
     if places.offline():
         raise NotAvailable("Offline, and the file is not in the cache.", where=file.where,
@@ -164,18 +122,18 @@ def _fetch_hub(file: RemoteFile, progress: ProgressCallback | None, cancel: thre
     from cache import locks, transfer
 
     remote = transfer.retry(lambda: _ask(file, cancel), cancel)
-    verify = _verifier(file.sha256, remote.etag, file, progress, cancel)
+    verify = verifier(file.sha256, remote.etag, file, progress, cancel)
     blob = _repo_folder(file) / "blobs" / remote.etag
     part = blob.with_name(f"{remote.etag}.depthmap.incomplete")
     lock = places.hub_directory() / ".locks" / _repo_folder(file).name / f"{remote.etag}.lock"
     with locks.hold(lock, f"download {file.filename}", seconds=lock_seconds, cancel=cancel):
         target = _broken_copy(file) or blob
-        if not (target.is_file() and _accepts(verify, target)):
+        if not (target.is_file() and accepts(verify, target)):
             have = part.stat().st_size if part.exists() else 0
             require_space({places.hub_directory(): max(0, remote.size - have)})
             transfer.collect(part, remote.url, headers=_headers(), size=remote.size, verify=verify, cancel=cancel,
-                             tick=_meter(progress, remote.size, file))
-            _move(part, target)
+                             tick=meter(progress, remote.size, file))
+            move(part, target)
     path = transfer.retry(lambda: _register(file, cancel), cancel)
     if path.stat().st_size != remote.size:
         raise IntegrityError("The Hub's cache holds another file than was downloaded.", where=path,
@@ -190,7 +148,7 @@ def _ask(file: RemoteFile, cancel: threading.Event | None) -> _Remote:
     client = _client()
     url = client.hf_hub_url(file.repo, file.filename, revision=file.revision, endpoint=places.endpoint())
     seconds = timeout_seconds()
-    with _client_errors(file):
+    with client_errors(file):
         facts = patiently(lambda: client.get_hf_file_metadata(url, timeout=seconds, headers=_headers()),
                           cancel, seconds + 5, "asking the Hub")
     commit, etag, size = facts.commit_hash or "", facts.etag or "", facts.size
@@ -213,7 +171,7 @@ def _register(file: RemoteFile, cancel: threading.Event | None) -> Path:
     from cache.transfer import patiently
 
     client = _client()
-    with _client_errors(file), disk_errors(places.hub_directory(), "add to the Hub's cache"):
+    with client_errors(file), disk_errors(places.hub_directory(), "add to the Hub's cache"):
         return Path(patiently(lambda: client.hf_hub_download(
             file.repo, file.filename, revision=file.revision, cache_dir=places.hub_directory(),
             endpoint=places.endpoint(), headers=_headers()), cancel, REGISTER_SECONDS, "the Hub client"))
@@ -237,37 +195,6 @@ def _headers() -> dict[str, str]:
     return build_hf_headers(library_name="depthmap")
 
 
-class _client_errors:
-    """The client's and its HTTP library's errors in our words; the library differs by version."""
-
-    def __init__(self, file: RemoteFile):
-        self.file = file
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        from cache.transfer import RETRY, Transient, Unreachable
-
-        if error is None or isinstance(error, (DepthmapError, Transient)) or not isinstance(error, Exception):
-            return
-        status = getattr(getattr(error, "response", None), "status_code", None)
-        if status in RETRY:
-            raise Transient(f"the Hub answered {status}") from error
-        if status is not None and status >= 400:
-            reason = {401: "no such repository, or a token is needed (HF_TOKEN)", 403: "access is not granted",
-                      404: "no such file or revision"}.get(status, type(error).__name__)
-            raise NotAvailable("The Hub does not give the file.", where=self.file.where,
-                               got=f"HTTP {status}: {reason}") from error
-        if type(error).__name__ in ("ConnectError", "ConnectTimeout", "ConnectionError"):
-            raise Unreachable(f"{type(error).__name__}: {error}"[:200]) from error
-        if type(error).__module__.split(".")[0] in ("httpx", "httpx2", "httpcore", "requests"):
-            raise Transient(f"{type(error).__name__}: {error}"[:200]) from error
-        if type(error).__module__.startswith("huggingface_hub") or isinstance(error, ValueError):
-            raise FetchError("The Hub client refused.", where=self.file.where,
-                             got=f"{type(error).__name__}: {str(error)[:200]}") from error
-
-
 # -- a plain URL -----------------------------------------------------------------------------------
 
 def _fetch_url(file: RemoteFile, target: Path, progress: ProgressCallback | None,
@@ -275,16 +202,16 @@ def _fetch_url(file: RemoteFile, target: Path, progress: ProgressCallback | None
     from cache import locks, transfer
 
     part = target.with_name(target.name + ".part")
-    verify = _verifier(file.sha256, None, file, progress, cancel)
+    verify = verifier(file.sha256, None, file, progress, cancel)
     with locks.hold(target.with_name(f".{target.name}.lock"), f"download {file.filename}",
                     seconds=lock_seconds, cancel=cancel):
-        if target.is_file() and _accepts(verify, target):
+        if target.is_file() and accepts(verify, target):
             return target
         have = part.stat().st_size if part.exists() else 0
         require_space({target.parent: max(0, (file.size or 0) - have)})
         transfer.collect(part, file.url, headers={"User-Agent": "depthmap"}, size=file.size, verify=verify,
-                         cancel=cancel, tick=_meter(progress, file.size, file))
-        _move(part, target)
+                         cancel=cancel, tick=meter(progress, file.size, file))
+        move(part, target)
         transfer.forget(part)
     return target
 
@@ -296,68 +223,7 @@ def download_path(file: RemoteFile, downloads: Path | None = None) -> Path:
     return folder / f"{key}-{PurePosixPath(file.filename).name}"
 
 
-# -- shared ----------------------------------------------------------------------------------------
-
-def _verifier(pin: str | None, etag: str | None, file: RemoteFile, progress: ProgressCallback | None,
-              cancel: threading.Event | None) -> Callable[[Path], None]:
-    """A check of a whole file against the pin, else against what the Hub's etag promises."""
-    expected = pin or etag
-
-    def verify(path: Path) -> None:
-        size = path.stat().st_size
-        got = None
-        if expected is None:
-            return
-        with disk_errors(path, "read the download"):
-            got = (sha256(path, lambda done: _tell(progress, "verify", done, size, file), cancel)
-                   if len(expected) == 64 else _git_sha1(path, size, cancel))
-        if got != expected:
-            raise IntegrityError("The bytes are not the published ones.", where=path, expected=expected, got=got)
-
-    return verify
-
-
-def _git_sha1(path: Path, size: int, cancel: threading.Event | None) -> str:
-    """The object id git gives to a small file that is stored outside of LFS."""
-    digest = hashlib.sha1(b"blob %d\0" % size)
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            check(cancel)
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def _accepts(verify: Callable[[Path], None], path: Path) -> bool:
-    try:
-        verify(path)
-        return True
-    except IntegrityError:
-        return False
-
-
-def _move(part: Path, target: Path) -> None:
-    with disk_errors(target, "store the download"):
-        sync_file(part)
-        part.replace(target)
-
-
-def _tell(progress: ProgressCallback | None, phase: str, done: int, total: int | None, file: RemoteFile) -> None:
-    if progress is not None:
-        progress(Progress(phase, done, total, file.filename))
-
-
-def _meter(progress: ProgressCallback | None, total: int | None, file: RemoteFile) -> Callable[[int], None]:
-    """Tells each advance; a transfer that must start over stays silent until it is ahead again."""
-    best = -1
-
-    def tick(done: int) -> None:
-        nonlocal best
-        if done > best:
-            best = done
-            _tell(progress, "download", done, total, file)
-
-    return tick
-
+# -- names and places --------------------------------------------------------------------------------
 
 def _check_names(file: RemoteFile) -> None:
     """The client trusts these and builds paths of them, so they are checked before it sees them."""

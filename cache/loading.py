@@ -6,13 +6,15 @@ quarantine, the next one serves, and what was bad is made again from what was go
 
 from __future__ import annotations
 
-import threading
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from cache import hub, notebook, places
+from cache.ask import Ask
 from cache.building import Tensors, build, describe, estimate, to_official
 from cache.errors import (
+    CacheBusy,
     CacheError,
     Cancelled,
     DepthmapError,
@@ -22,26 +24,12 @@ from cache.errors import (
     WeightsError,
 )
 from cache.files import existing, require_space, sha256
-from cache.hub import Progress, ProgressCallback, RemoteFile
-from cache.manifest import Manifest, Payload, Source
-from cache.records import FORMATS, Checkpoint, Weights
-from cache.store import MANIFEST, Folder
+from cache.hub import Progress, RemoteFile
+from cache.manifest import Manifest, Payload
+from cache.records import FORMATS, Weights
+from cache.recovery import recorded
 
-
-@dataclass(frozen=True)
-class Ask:
-    """One wish: which model, in which formats, and how to go about it."""
-
-    checkpoint: Checkpoint
-    folder: Folder
-    formats: tuple[str, ...]  # to be made where they are missing
-    progress: ProgressCallback | None = None
-    cancel: threading.Event | None = None
-    offline: bool = False
-
-    def known(self, file: RemoteFile) -> RemoteFile:
-        """The source with the digest of its first download, where nobody published one."""
-        return file if file.sha256 else replace(file, sha256=self.folder.store.known("file", file.where))
+PATIENCE = 1.0  # seconds to wait for a lock where weights are in hand already
 
 
 def open_weights(ask: Ask) -> Weights:
@@ -86,7 +74,7 @@ def repair(ask: Ask) -> None:
 
 def own_copy(ask: Ask, notes: list[str]) -> Weights | None:
     """The first own copy that passes its check, after the bad ones before it were made again."""
-    manifest = _recorded(ask, notes)
+    manifest = recorded(ask, notes)
     if manifest is None:
         return None
     bad: dict[str, str] = {}
@@ -101,7 +89,7 @@ def own_copy(ask: Ask, notes: list[str]) -> Weights | None:
         payload = manifest.files[format]
         weights = Weights(tensors, "cache", format, ask.folder.path / payload.name, payload.sha256)
         break
-    if bad:
+    if bad or manifest.building:
         _heal(ask, bad, weights, notes)
     if weights is None and manifest.imported and not manifest.official:
         raise NotAvailable(
@@ -111,86 +99,14 @@ def own_copy(ask: Ask, notes: list[str]) -> Weights | None:
     return replace(weights, notes=tuple(notes)) if weights else None
 
 
-def _recorded(ask: Ask, notes: list[str]) -> Manifest | None:
-    """The manifest; a damaged one goes to quarantine and is written anew from files that prove themselves."""
-    try:
-        manifest = ask.folder.manifest()
-        if manifest is not None or not ask.folder.path.is_dir():
-            return manifest
-    except IntegrityError as error:
-        if "newer version" in error.what:
-            raise
-        notes.append(f"record: {error}")
-        _set_aside_record(ask, str(error), notes)
-    return _recover(ask, notes)
-
-
-def _set_aside_record(ask: Ask, reason: str, notes: list[str]) -> None:
-    try:
-        with ask.folder.lock("repair", cancel=ask.cancel):
-            try:
-                ask.folder.manifest()
-            except IntegrityError:
-                ask.folder.quarantine(ask.folder.path / MANIFEST, reason)
-    except CacheError as error:
-        notes.append(str(error))
-
-
-def _recover(ask: Ask, notes: list[str]) -> Manifest | None:
-    """A record for payloads that lost theirs: a `.pt` with a published digest, or an `.h5` with its own."""
-    candidates = [path for format in ("pt", "h5") if (path := ask.folder.file(format)).is_file()]
-    if not candidates:
-        return None
-    try:
-        with ask.folder.lock("recover", cancel=ask.cancel):
-            found = ask.folder.manifest()
-            for path in candidates if found is None else []:
-                found = _recover_pt(ask, path) if path.suffix == ".pt" else _recover_h5(ask, path)
-                if found is not None:
-                    notes.append(f"record: written anew from {path.name}")
-                    return found
-            return found
-    except (CacheError, WeightsError) as error:
-        notes.append(str(error))
-        return None
-
-
-def _recover_pt(ask: Ask, path: Path) -> Manifest | None:
-    digest = sha256(path, cancel=ask.cancel)
-    file = next((file for file in ask.checkpoint.sources if file.sha256 == digest and file.layout == "official"), None)
-    if file is None:
-        return None
-    from cache import formats
-    from cache.building import slots_of
-
-    tensors, _ = formats.read(path, finite=False)
-    manifest = describe(ask.checkpoint.name, _source(ask, file, digest, None), tensors, cancel=ask.cancel)
-    return ask.folder.adopt(manifest, "pt", digest, made_from="hub", slots=slots_of(path))
-
-
-def _recover_h5(ask: Ask, path: Path) -> Manifest | None:
-    from cache.formats import h5, layout
-
-    with path.open("rb") as file:
-        notes, slots = h5.notes(file), h5.slots(file)
-        tensors = layout.map_slots(file, slots)
-    if notes.get("model") != ask.checkpoint.name or layout.digest(tensors, ask.cancel) != notes.get("tensors_sha256"):
-        return None
-    origin = str(notes.get("source_sha256")) or None
-    file_ = next((file for file in ask.checkpoint.sources if file.sha256 == origin), None)
-    known = ask.folder.store.known("tensors", ask.checkpoint.name)
-    source = (_source(ask, file_, origin, None) if file_
-              else Source(str(notes.get("source")), sha256=origin, pinned=False))
-    official = file_ is not None or known == notes["tensors_sha256"]
-    manifest = describe(ask.checkpoint.name, source, tensors, imported=not official, official=official,
-                        cancel=ask.cancel)
-    return ask.folder.adopt(manifest, "h5", sha256(path, cancel=ask.cancel), made_from="recovered", slots=slots)
-
-
 def _heal(ask: Ask, bad: dict[str, str], weights: Weights | None, notes: list[str]) -> None:
-    """Quarantine the bad copies and, from good tensors, make them again. Failing to is only a note."""
+    """Quarantine the bad copies and, from good tensors, make them again. Failing to is only a note.
+
+    What an interrupted process has left unmade is made too.
+    """
     try:
-        with ask.folder.lock("repair", cancel=ask.cancel):
+        patience = None if weights is None else PATIENCE if bad else 0.0
+        with ask.folder.lock("repair", seconds=patience, cancel=ask.cancel):
             manifest = ask.folder.manifest()
             if manifest is None:
                 return
@@ -201,9 +117,13 @@ def _heal(ask: Ask, bad: dict[str, str], weights: Weights | None, notes: list[st
                 ask.folder.save(manifest)
                 if not _has_own_bytes(ask, format, payload):
                     ask.folder.quarantine(ask.folder.path / payload.name, bad[format])
-            if weights is not None and lost:
-                build(ask.folder, manifest, lost, weights.tensors, made_from=weights.format,
+            missing = [*lost, *(format for format in manifest.building if format not in manifest.files)]
+            if weights is not None and missing:
+                build(ask.folder, manifest, missing, weights.tensors, made_from=weights.format,
                       blob=_blob(ask, manifest), progress=ask.progress, cancel=ask.cancel)
+    except CacheBusy as error:
+        if bad:
+            notes.append(f"not repaired: {error}")
     except (CacheError, IntegrityError) as error:
         notes.append(f"not repaired: {error}")
 
@@ -245,7 +165,8 @@ def from_hub_cache(ask: Ask, notes: list[str], *, must_store: bool = False) -> W
     return None
 
 
-def check_located(ask: Ask, file: RemoteFile, path: Path, *, fresh: bool = False, tick=None) -> str:
+def check_located(ask: Ask, file: RemoteFile, path: Path, *, fresh: bool = False,
+                  tick: Callable[[int], None] | None = None) -> str:
     """The digest of a located file; hashes only what changed. Raises IntegrityError for wrong bytes."""
     expected = file.sha256
     if expected is None:
@@ -321,7 +242,7 @@ def _store(ask: Ask, file: RemoteFile, path: Path, digest: str, tensors: Tensors
         manifest = folder.manifest()
         if manifest is None or not any(_is_good(ask, manifest, made) for made in manifest.files):
             kept = manifest.kept if manifest else False
-            manifest = describe(ask.checkpoint.name, _source(ask, file, digest, path), tensors, kept=kept,
+            manifest = describe(ask.checkpoint.name, ask.source(file, digest, path), tensors, kept=kept,
                                 cancel=ask.cancel)
             blob = path if file.layout == "official" and format == "pt" else None
             manifest = build(folder, manifest, ask.formats, tensors, made_from=format, blob=blob,
@@ -341,12 +262,6 @@ def _note_digests(ask: Ask, file: RemoteFile, digest: str, manifest: Manifest) -
         store.note("file", file.where, digest)
 
 
-def _source(ask: Ask, file: RemoteFile, digest: str, path: Path | None) -> Source:
-    pinned = any(known.where == file.where and known.sha256 for known in ask.checkpoint.sources)
-    commit, etag = hub.provenance(file, path) if path is not None else (file.revision, None)
-    return Source.of(file, sha256=digest, etag=etag, commit=commit, pinned=pinned)
-
-
 def _blob(ask: Ask, manifest: Manifest) -> Path | None:
     """The Hub's copy of the manifest's own source, if it is here and good: the cheapest `.pt`."""
     for file in map(ask.known, ask.checkpoint.sources):
@@ -361,7 +276,7 @@ def _blob(ask: Ask, manifest: Manifest) -> Path | None:
     return None
 
 
-def _ticker(ask: Ask, file: RemoteFile, size: int):
+def _ticker(ask: Ask, file: RemoteFile, size: int) -> Callable[[int], None] | None:
     if ask.progress is None:
         return None
     return lambda done: ask.progress(Progress("verify", done, size, file.filename))

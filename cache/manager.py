@@ -11,7 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from cache import bundle, exchange, formats, inventory, loading, places, plans
+from cache import bundle, exchange, formats, inventory, loading, places, plans, verifying
+from cache.ask import Ask
 from cache.errors import NotAvailable, UsageError
 from cache.files import open_regular
 from cache.hub import ProgressCallback
@@ -92,7 +93,7 @@ class ModelManager:
         A model that was named but has no copy gives one "missing" verdict.
         """
         chosen = self.checkpoints if names is None else [self.find(name) for name in _listed(names)]
-        return tuple(verdict for checkpoint in chosen for verdict in inventory.verify(
+        return tuple(verdict for checkpoint in chosen for verdict in verifying.verify(
             self.store.folder(checkpoint.name), checkpoint, names is not None, progress, cancel))
 
     def convert(self, name: str, format: str, *, progress: ProgressCallback | None = None,
@@ -185,10 +186,10 @@ class ModelManager:
     # -- helpers --
 
     def _ask(self, name: str, formats: Sequence[str] | None, progress: ProgressCallback | None,
-             cancel: threading.Event | None, offline: bool | None = None) -> loading.Ask:
+             cancel: threading.Event | None, offline: bool | None = None) -> Ask:
         checkpoint = self.find(name)
         chosen = self._formats(formats) if formats else self.formats
-        return loading.Ask(checkpoint, self.store.folder(checkpoint.name), chosen, progress, cancel,
+        return Ask(checkpoint, self.store.folder(checkpoint.name), chosen, progress, cancel,
                            places.offline() if offline is None else offline)
 
     def _entry(self, checkpoint: Checkpoint) -> ModelEntry:

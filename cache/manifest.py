@@ -63,11 +63,13 @@ class Manifest:
     imported: bool = False
     official: bool = True
     kept: bool = False
+    building: tuple[str, ...] = ()  # formats on their way; what is left here after a crash is made on the next load
     files: Mapping[str, Payload] = field(default_factory=dict)
     version: int = VERSION
 
     def with_file(self, format: str, payload: Payload) -> Manifest:
-        return replace(self, files={**self.files, format: payload})
+        left = tuple(name for name in self.building if name != format)
+        return replace(self, files={**self.files, format: payload}, building=left)
 
     def without(self, format: str) -> Manifest:
         return replace(self, files={key: value for key, value in self.files.items() if key != format})
@@ -94,7 +96,8 @@ def parse(raw: bytes, path: Path) -> Manifest:
             raise ValueError("checksum")
         files = {name: Payload(**{**entry, "slots": tuple((n, d, tuple(s), o) for n, d, s, o in entry["slots"])})
                  for name, entry in body["files"].items()}
-        return Manifest(**{**body, "source": Source(**body["source"]), "files": files})
+        return Manifest(**{**body, "source": Source(**body["source"]), "files": files,
+                           "building": tuple(body.get("building", ()))})
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise IntegrityError("The record of the model is damaged.", where=path,
                              got=f"{type(error).__name__}: {str(error)[:100]}") from error

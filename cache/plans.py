@@ -14,12 +14,14 @@ from itertools import groupby
 from pathlib import Path
 
 from cache import hub, inventory, locks, notebook
+from cache.ask import Ask
 from cache.errors import CacheError, DepthmapError, IntegrityError, UsageError, WeightsError
 from cache.files import disk_errors, is_temporary, link_or_copy, publish, unique_bytes
-from cache.loading import Ask, check_located, repair
+from cache.loading import check_located, repair
 from cache.records import FORMATS, Checkpoint, FileEntry, ModelEntry, Plan, Step
-from cache.store import GRACE, MANIFEST, STEM, UNPACKING, Folder, Store
+from cache.store import MANIFEST, STEM, UNPACKING, Folder, Store
 
+GRACE = 3600.0  # seconds: an interrupted download may be wanted again
 _OURS = {MANIFEST, notebook.NAME, *(f"{STEM}.{format}" for format in FORMATS)}
 AskFor = Callable[[Checkpoint], Ask]
 

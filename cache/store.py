@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 MANIFEST = "manifest.json"
 STEM = "weights"
 UNPACKING = ".unpacking-"
-GRACE = 3600.0  # seconds after which what nobody locks is taken for left behind
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,99}")
 _TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# depthmap's models; safe to delete, they are made again.\n"
 
@@ -216,13 +215,17 @@ class Store:
         """Held while a bundle is unpacked."""
         return self.directory / ".locks" / "bundle.lock"
 
+    @property
+    def known_lock(self) -> Path:
+        return self.directory / ".locks" / "known.lock"
+
     def leftovers(self) -> list[Path]:
         """Files of interrupted bundles and of records of the whole directory; nobody writes them now."""
-        if locks.is_held(self.unpacking_lock):
-            return []
-        loose = [path for path in _entries(self.directory)
-                 if _is_unpacked(path) or (is_temporary(path.name) and time.time() - path.stat().st_mtime > GRACE)]
-        return [file for path in loose for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
+        unpacked = [] if locks.is_held(self.unpacking_lock) else [
+            file for path in _entries(self.directory) if _is_unpacked(path) for file in _entries(path)]
+        records = [] if locks.is_held(self.known_lock) else [
+            path for path in _entries(self.directory) if is_temporary(path.name)]
+        return unpacked + records
 
     def downloads(self) -> Path:
         return self.directory / "downloads"
@@ -234,7 +237,7 @@ class Store:
     def note(self, kind: str, key: str, digest: str) -> None:
         if self.known(kind, key) == digest:
             return
-        with locks.hold(self.directory / ".locks" / "known.lock", "note a digest", seconds=self.lock_seconds), \
+        with locks.hold(self.known_lock, "note a digest", seconds=self.lock_seconds), \
                 disk_errors(self.directory, "note a digest"):
             content = self._known()
             content.setdefault(kind, {})[key] = digest

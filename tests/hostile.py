@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from cache import formats
-from cache.formats.pt import LEGACY_MAGIC
+from cache.formats.pt_gate import LEGACY_MAGIC
 from tests.cache_world import checkpoint_bytes
 
 CANARY = "canary.txt"  # a text file beside the samples that nobody may read or change

@@ -199,6 +199,28 @@ def test_a_lost_record_never_lets_a_flipped_file_in(warm):
         warm.manager().open("A", offline=True)
 
 
+def test_what_a_killed_process_left_unmade_is_made_on_the_next_load(world, monkeypatch):
+    from cache.formats import h5
+
+    monkeypatch.setattr(h5, "write", lambda *unused: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        world.manager().open("A")
+    monkeypatch.undo()
+    environment(monkeypatch, world.folder, world.hub)
+    assert world.manager().status().models[0].formats == ("pt",)
+    world.manager().open("A")
+    assert world.manager().status().models[0].formats == ("pt", "h5", "pkl")
+
+
+def test_formats_that_were_removed_on_purpose_stay_away(two):
+    manager = two.manager()
+    manager.open("A"), manager.open("B")
+    two.manager(max_bytes=two.file("pt").stat().st_size).optimize()
+    assert {entry.formats for entry in manager.status().models} == {("pt",)}
+    manager.open("A")
+    assert manager.status().models[0].formats == ("pt",)
+
+
 def test_a_record_of_a_newer_version_is_left_alone(warm):
     path = warm.own / "A" / "manifest.json"
     envelope = json.loads(path.read_text())

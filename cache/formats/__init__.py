@@ -51,15 +51,15 @@ def read_open(file: BinaryIO, path: Path, *, finite: bool = True) -> tuple[dict[
 
 def sniff(file: BinaryIO) -> str:
     """The format by the first bytes: one of NAMES, or "bundle". Raises InvalidModelFile with a guess."""
-    from cache.formats import h5, layout, pt
+    from cache.formats import h5, layout, pt_gate
 
     file.seek(0)
     start = file.read(512)
-    if start.startswith(pt.ZIP_MAGIC):
+    if start.startswith(pt_gate.ZIP_MAGIC):
         return "bundle" if start[30:41] == b"bundle.json" else "pt"
     if start.startswith(h5.MAGIC):
         return "h5"
-    if start.startswith(pt.LEGACY_MAGIC):
+    if start.startswith(pt_gate.LEGACY_MAGIC):
         return "pt"
     if start[:1] == b"\x80" and 2 <= (start[1:2] or b"\0")[0] <= 5:
         return "pkl"
