@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+BENCH ?= .bench-venv
 ARGS ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
@@ -21,14 +22,14 @@ lint: $(VENV)/.test-ready
 campaign: $(VENV)/.test-ready
 	$(BIN)/python -m tests.campaign $(ARGS)
 
-bench: $(VENV)/.app-ready
-	$(BIN)/python -m benchmarks $(ARGS)
+bench: $(BENCH)/.ready
+	$(BENCH)/bin/python -m benchmarks $(ARGS)
 
 tiny: $(VENV)/.test-ready
 	$(BIN)/python scripts/train_tiny.py $(ARGS)
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(BENCH)
 
 $(VENV)/.app-ready: requirements.txt constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if v >= (3, 10) else "Depthmap needs Python 3.10 or newer, this is %d.%d. Say: make PYTHON=/path/to/python3.12" % v[:2])'
@@ -41,4 +42,12 @@ $(VENV)/.test-ready: $(VENV)/.app-ready requirements-test.txt requirements-train
 	$(PIP) -r requirements.txt -r requirements-test.txt
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null \
 		|| $(BIN)/python -m playwright install chromium
+	@touch $@
+
+# The peers live in an environment that borrows the app's packages, so that the pinned torch stays as it is.
+$(BENCH)/.ready: $(VENV)/.app-ready requirements-bench.txt
+	$(PYTHON) -m venv $(BENCH)
+	$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' \
+		> "$$($(BENCH)/bin/python -c 'import site; print(site.getsitepackages()[0])')/app.pth"
+	$(BENCH)/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt -r requirements-bench.txt
 	@touch $@
