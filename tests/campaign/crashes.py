@@ -16,7 +16,7 @@ MIB = 1 << 20
 def random_kills(scale: int) -> Result:
     """kill -9 at a random moment of download, three conversions and record."""
     result, chance = Result("kill -9 at random"), random.Random(1)
-    rounds = (12, 100, 1000)[scale]
+    rounds = (8, 100, 1000)[scale]
     with world(rate=4 * MIB) as here:
         finish(start(here, workers.download))
         began = time.monotonic()
@@ -42,12 +42,12 @@ def random_kills(scale: int) -> Result:
 
 def kill_at_each_step(scale: int) -> Result:
     """SIGKILL instead of the N-th call that writes, for every N until the run gets through."""
-    return _each_write("kill -9 at each write", (None,), (9, 1, 1)[scale])
+    return _each_write("kill -9 at each write", (None,), (13, 1, 1)[scale])
 
 
 def fail_each_write(scale: int) -> Result:
     """The N-th open, fsync, replace, link, mkdir or unlink fails, for every N and every error."""
-    return _each_write("each write fails once", workers.CODES[: (1, 3, 3)[scale]], (9, 1, 1)[scale])
+    return _each_write("each write fails once", workers.CODES[: (1, 3, 3)[scale]], (13, 1, 1)[scale])
 
 
 def _each_write(name: str, codes: tuple, stride: int) -> Result:

@@ -39,7 +39,7 @@ def readers(scale: int) -> Result:
         limit = time.monotonic() + 100
         while not all(path.exists() for path in ready) and time.monotonic() < limit:
             time.sleep(0.05)
-        for turn in range((8, 100, 1000)[scale]):
+        for turn in range((4, 100, 1000)[scale]):
             manager = here.manager()
             if turn % 3 == 0:
                 shutil.rmtree(here.folder / "hf", ignore_errors=True)
