@@ -57,7 +57,7 @@ from cache.actions import Actions, export_name  # noqa: E402
 from cache.errors import DepthmapError, ImageError, NotAvailable, UsageError  # noqa: E402
 from cache.jobs import Job  # noqa: E402
 from cache.records import FORMATS, ModelEntry, Plan, to_json  # noqa: E402
-from depth import estimator, images, render  # noqa: E402
+from depth import compiled, estimator, images, render  # noqa: E402
 from depth.depthmap import DepthMap  # noqa: E402
 from depth.models import DEFAULT, MODELS, find  # noqa: E402
 
@@ -68,7 +68,7 @@ PREVIEW_SIDE = 1600  # pixels; the slider shows at most this, the downloads are 
 PHOTO_LIMIT, WEIGHTS_LIMIT = "25mb", "8gb"  # of one upload, where strangers can reach the page and where not
 STATES = {"ok": "#16a34a", "warning": "#d97706", "broken": "#dc2626"}
 CACHE_TAB = "Model Cache"
-HEADERS = ["Model", "Cached", "Size", "Verified", "Last used", "Source", "In memory"]
+HEADERS = ["Model", "Cached", "Size", "Verified", "Last used", "Source", "In memory", "Compiled"]
 ACTIONS = Actions(estimator.manager)
 DECODING = threading.BoundedSemaphore(2)  # pictures checked at once before they queue, for memory's sake
 
@@ -460,7 +460,13 @@ def inventory() -> list[list[str]]:
     built_in = [[row.name, "built in", report.size(row.bytes), "", "", ""] for row in MODELS if row.bundled]
     rows = built_in + [[entry.name, *held(entry), entry.repo or entry.source or ""]
                        for entry in ACTIONS.manager.status().models]
-    return [[*row, "yes" if row[0] in loaded else ""] for row in rows]
+    return [[*row, "yes" if row[0] in loaded else "", machine_code(row[0])] for row in rows]
+
+
+def machine_code(name: str) -> str:
+    """The compiled networks that are ready for a model."""
+    artefacts = compiled.listed(ACTIONS.manager.store.directory, find(name))
+    return ", ".join(sorted({one.facts["kind"] for one in artefacts if one.state == "ok"}))
 
 
 def chosen_row(event: gr.SelectData) -> str | dict:
