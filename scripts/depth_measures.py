@@ -51,13 +51,18 @@ def gradient_error(residual: torch.Tensor, scales: int = 4) -> torch.Tensor:
     return total / 2
 
 
+def judged(depth: np.ndarray) -> np.ndarray:
+    """Which pixels count: neither sky nor beyond 80 m."""
+    return (depth > 0) & (depth <= FARTHEST)
+
+
 def judge(prediction: np.ndarray, depth: np.ndarray) -> tuple[float, float]:
     """δ1 and Spearman's rank correlation of a prediction (H×W, larger is nearer) with depth in metres (0 = sky).
 
     Pixels of sky or beyond 80 m are left out, as benchmarks do. Scale and shift are the least-squares fit in inverse
     depth over the rest; the fitted depth is limited to the range of the scene's true depth before it is compared.
     """
-    valid = (depth > 0) & (depth <= FARTHEST)
+    valid = judged(depth)
     truth, value = depth[valid].astype(np.float64), prediction[valid].astype(np.float64)
     (scale, shift), *_ = np.linalg.lstsq(np.stack([value, np.ones_like(value)], 1), 1 / truth, rcond=None)
     fitted = 1 / np.clip(scale * value + shift, 1 / truth.max(), 1 / truth.min())

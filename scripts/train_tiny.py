@@ -215,9 +215,12 @@ def load(path: Path) -> nn.Module:
 def evaluate(network: nn.Module, count: int) -> list[tuple[str, float, float]]:
     """(kind, δ1, Spearman) of the first held-out scenes; landscape, portrait and square pictures in turn."""
     figures = []
-    seeds = (seed for seed in itertools.count(scene_pool.HELD_OUT) if scenes.is_used(seed))
-    for n, seed in enumerate(itertools.islice(seeds, count)):
-        picture = scenes.render(seed, *((192, 256), (256, 192), (256, 256))[n % 3])
+    for seed in filter(scenes.is_used, itertools.count(scene_pool.HELD_OUT)):
+        if len(figures) == count:
+            break
+        picture = scenes.render(seed, *((192, 256), (256, 192), (256, 256))[len(figures) % 3])
+        if depth_measures.judged(picture.depth).mean() < 0.01:
+            continue  # all sky: nothing to judge
         rgb = torch.from_numpy(picture.rgb.copy()).permute(2, 0, 1)[None].float() / 255
         prediction = network((rgb - scene_pool.MEAN) / scene_pool.STD)[0].numpy()
         figures.append((picture.kind, *depth_measures.judge(prediction, picture.depth)))
