@@ -101,7 +101,7 @@ def killed_downloads(scale: int) -> Result:
 def small_disks(scale: int) -> Result:
     """The whole way on disks from too small to large enough, with and without the check beforehand."""
     result = Result("full disk")
-    step = ((1536, 256, 64)[scale]) << 10
+    step = ((3072, 256, 64)[scale]) << 10
     with world(width=1000) as here:
         need = 4 * len(here.data["A"])
         for forced in (False, True):

@@ -19,6 +19,7 @@ from cache.manager import ModelManager
 from tests.cache_world import checkpoint, tensors
 
 WRITES = (("replace", os), ("fsync", os), ("unlink", os), ("link", os), ("mkdir", os), ("open", io))
+HOLD_SECONDS = 1800.0  # a reader whose campaign was killed ends by itself
 REFUSED, WRONG = 3, 4  # exit codes: one of our own errors, wrong tensors
 
 
@@ -115,9 +116,10 @@ def hold(files: dict[str, RemoteFile], ready: str, done: str) -> None:
     held = {name: mine.open(name).tensors for name in files}
     content = {name: tensors(number) for number, name in enumerate(files)}
     Path(ready).touch()
-    last = False
-    while not last:
+    last, end = False, time.monotonic() + HOLD_SECONDS
+    while not last and time.monotonic() < end:
         last = Path(done).exists()
+        time.sleep(0.01)
         for name, found in held.items():
             if not all(torch.equal(found[key], value) for key, value in content[name].items()):
                 os._exit(WRONG)
@@ -126,8 +128,6 @@ def hold(files: dict[str, RemoteFile], ready: str, done: str) -> None:
 def fill_disk(files: dict[str, RemoteFile], forced: bool) -> None:
     """The whole way on a small disk; `forced` switches the check before the first byte off."""
     if forced:
-        from cache import files as disk
-
         for module in ("cache.building", "cache.loading", "cache.hub"):
             sys.modules[module].require_space = lambda needs: None  # type: ignore[attr-defined]
     else:
