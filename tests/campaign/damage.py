@@ -47,7 +47,8 @@ def _one(here: World, format: str, chance: random.Random, harm) -> str | None:
         weights = manager.open("A")
         if not here.same(weights.tensors):
             return f"{format}: {what}: wrong tensors"
-        if not weights.notes and format != "pkl":  # behind a good .h5 a .pkl is not read
+        # Behind a good .h5 a .pkl is not read; a Hub copy of another size counts as absent, without a word.
+        if not weights.notes and format != "pkl" and weights.source != "download":
             return f"{format}: {what}: not noticed"
         manager.download("A")
         bad = [f"{verdict.format} {verdict.state}" for verdict in manager.verify() if not verdict.ok]
