@@ -118,7 +118,7 @@ MODELS: tuple[Model, ...] = (
         size=256, resize="upper_bound", mean=IMAGENET_MEAN, std=IMAGENET_STD,
         sources=(),
         licence="MIT",
-        parameters=3_594_897, bytes=7_277_370, quality=None, speed="fast",
+        parameters=3_601_809, bytes=7_277_370, quality=None, speed="fast",
         bundled="tiny.safetensors",
         note="A demonstration model trained on rendered scenes; for real work use MiDaS.",
     ),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import io
 import json
@@ -11,6 +10,7 @@ import pytest
 from PIL import Image
 
 from tests.app_server import serving
+from tests.loops import run
 
 
 @pytest.fixture(scope="module")
@@ -24,12 +24,12 @@ def talk(url: str, conversation):
     from mcp import ClientSession
     from mcp.client.streamable_http import streamablehttp_client
 
-    async def run():
+    async def meeting():
         async with streamablehttp_client(url) as (read, write, _), ClientSession(read, write) as session:
             await session.initialize()
             return await conversation(session)
 
-    return asyncio.run(run())
+    return run(meeting())
 
 
 def picture() -> str:

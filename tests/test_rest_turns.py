@@ -6,6 +6,7 @@ import pytest
 
 from cache.jobs import TooBusy
 from cache.turns import Turns
+from tests.loops import run
 
 
 def play(turns, visitors, hold=1):
@@ -21,7 +22,7 @@ def play(turns, visitors, hold=1):
     async def all_of_them():
         await asyncio.gather(*map(visit, visitors))
 
-    asyncio.run(all_of_them())
+    run(all_of_them())
     return order
 
 
@@ -46,7 +47,7 @@ def test_no_more_run_at_once_than_allowed():
     async def many():
         await asyncio.gather(*(visit() for _ in range(20)))
 
-    asyncio.run(many())
+    run(many())
     assert peak == [2]
 
 
@@ -71,4 +72,4 @@ def test_who_leaves_the_line_takes_no_turn_along():
             await asyncio.gather(waiting, return_exceptions=True)
         await asyncio.wait_for(turns._enter("c"), 30)
 
-    asyncio.run(leave())
+    run(leave())
