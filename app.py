@@ -86,7 +86,8 @@ def in_words() -> Iterator[None]:
 
 
 @in_words()
-def estimate_depth(image: dict | None, model: str, colormap: str, progress=gr.Progress()) -> tuple:  # noqa: B008
+def estimate_depth(image: dict | None, model: str, colormap: str, request: gr.Request,
+                   progress=gr.Progress()) -> tuple:  # noqa: B008
     """Estimate the relative depth of one photo. Larger values are nearer; they have no unit.
 
     Returns the photo and its coloured depth, a 16-bit PNG over the full range, the float32 array (.npy),
@@ -94,12 +95,12 @@ def estimate_depth(image: dict | None, model: str, colormap: str, progress=gr.Pr
 
     Args:
         image: The photo: JPEG, PNG, WebP, BMP, TIFF, GIF or AVIF.
-        model: A name from /models. A model that is not cached yet is downloaded first.
+        model: A name from /models. One that is not cached yet is downloaded first, if the caller may change the cache.
         colormap: The colours of the preview and of the coloured PNG.
     """
     path, row = uploaded(image), find(model)
     progress(0, desc=f"Loading {row.name}")
-    network = ready(row.name, progress)
+    network = ready(row.name, request, progress)
     progress(0.5, desc="Estimating depth")
     rgb = images.open_rgb(path)
     depth = network.predict(rgb)
@@ -112,10 +113,10 @@ def estimate_depth(image: dict | None, model: str, colormap: str, progress=gr.Pr
     return (photo, preview), str(png16), str(npy), coloured, facts(depth)
 
 
-def ready(name: str, progress: gr.Progress) -> estimator.MiDaSDepthEstimator:
-    """The shared estimator of a model. Raises NotAvailable, with the way to get the weights."""
+def ready(name: str, request: gr.Request, progress: gr.Progress) -> estimator.MiDaSDepthEstimator:
+    """The shared estimator of a model. Raises NotAvailable, with the way to get the weights, or Refused."""
     try:
-        fetch(name, progress)
+        fetch(name, request, progress)
         return estimator.shared(name, progress=lambda step: show_step(progress, step.phase, step, name))
     except NotAvailable as error:
         raise NotAvailable(f"{name} is not on this machine and cannot be downloaded now.", next_step=(
@@ -123,11 +124,15 @@ def ready(name: str, progress: gr.Progress) -> estimator.MiDaSDepthEstimator:
             f"the Model Cache tab. {DEFAULT} needs neither.")) from error
 
 
-def fetch(name: str, progress: gr.Progress) -> None:
-    """Download a model that is nowhere here, as a job: one for all who want it, seen and stopped in every window."""
+def fetch(name: str, request: gr.Request, progress: gr.Progress) -> None:
+    """Download a model that is nowhere here, as a job: one for all who want it, seen and stopped in every window.
+
+    Filling the disk is for those who may change the cache; what is here serves everybody.
+    """
     entry = next((entry for entry in ACTIONS.manager.status().models if entry.name == name), None)
     if entry is None or entry.cached or entry.hub_path:
         return
+    allow(request, "")
     job = ACTIONS.download(name)
     while (job := ACTIONS.jobs.wait(job.id, 0.5)).is_active():
         show_step(progress, job.phase or job.state, job, name)

@@ -269,3 +269,11 @@ def test_server_beyond_this_machine_asks_for_the_token(guarded, tmp_path):
     with pytest.raises(AppError, match="token is wrong"):
         client.predict("MiDaS", "sesame", api_name="/verify_model")
     assert client.predict("MiDaS", TOKEN, api_name="/verify_model")["kind"] == "verify"
+
+
+def test_visitor_cannot_fill_the_disk_by_asking_for_depth(guarded, photo, tmp_path):
+    from gradio_client import Client
+
+    client = Client(guarded.url, verbose=False, download_files=tmp_path)
+    with pytest.raises(AppError, match="needs the admin token"):
+        client.predict(handle_file(photo), "MiDaS", "inferno", api_name="/predict")
