@@ -183,6 +183,14 @@ def existing(path: Path) -> Path:
     return path
 
 
+def size_of(path: Path) -> int:
+    """Bytes of the file, 0 for one that somebody has just removed."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
 def unique_bytes(path: Path) -> int:
     """Bytes that deleting the path would free: 0 while another hard link keeps them."""
     try:

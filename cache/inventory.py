@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from cache import hub, locks, notebook, places
 from cache.errors import DepthmapError, UsageError
-from cache.files import existing, unique_bytes
+from cache.files import existing, size_of, unique_bytes
 from cache.hub import RemoteFile
 from cache.manifest import Manifest
 from cache.records import (
@@ -66,7 +67,7 @@ def entry(folder: Folder, checkpoint: Checkpoint, formats: tuple[str, ...],
                       pinned=bool(first and first.sha256), last_used=notebook.last_used(folder.path))
     located = _located(folder, checkpoint)
     if located:
-        base = replace(base, hub_path=located[1], hub_size=located[1].stat().st_size)
+        base = replace(base, hub_path=located[1], hub_size=size_of(located[1]))
     try:
         manifest = folder.manifest()
     except DepthmapError:
@@ -119,9 +120,9 @@ def _located(folder: Folder, checkpoint: Checkpoint) -> tuple[RemoteFile, Path] 
 def health(store: Store, checkpoints: Sequence[Checkpoint], formats: tuple[str, ...], quota: int | None) -> Health:
     entries = models(store, checkpoints, formats)
     problems = [problem for item in entries for problem in _problems(store.folder(item.name), item)]
-    problems += [Problem("quarantined", "warning", path, size=path.stat().st_size, detail=_reason(path))
+    problems += [Problem("quarantined", "warning", path, size=size_of(path), detail=_reason(path))
                  for path in store.quarantined() if path.suffix != ".reason"]
-    problems += [Problem("temporary", "warning", path, size=path.stat().st_size) for path in partial_files(store)]
+    problems += [Problem("temporary", "warning", path, size=size_of(path)) for path in partial_files(store)]
     known = {checkpoint.name for checkpoint in checkpoints}
     problems += [Problem("orphan", "warning", store.directory / name, name)
                  for name in store.folders() if name not in known]
@@ -145,7 +146,7 @@ def _problems(folder: Folder, item: ModelEntry) -> Iterable[Problem]:
                           detail="the only copy on this machine")
     if not item.busy:
         for path in folder.temporaries():
-            yield Problem("temporary", "warning", path, item.name, path.stat().st_size)
+            yield Problem("temporary", "warning", path, item.name, size_of(path))
 
 
 def _surroundings(store: Store, quota: int | None) -> Iterable[Problem]:
@@ -178,12 +179,13 @@ def partial_files(store: Store) -> list[Path]:
 def used(store: Store) -> int:
     """Bytes that only the own cache keeps on disk: files linked from the Hub's cache count nothing."""
     seen: dict[tuple[int, int], list[int]] = {}
-    for path in store.directory.rglob("*"):
+    # os.walk passes by a folder that is removed meanwhile; Path.rglob would raise.
+    for path in (Path(folder, name) for folder, _, names in os.walk(store.directory) for name in names):
         try:
             facts = path.lstat()
         except OSError:
             continue
-        if path.is_file() and not path.is_symlink():
+        if stat.S_ISREG(facts.st_mode):
             links = seen.setdefault((facts.st_dev, facts.st_ino), [facts.st_nlink, facts.st_size, 0])
             links[2] += 1
     return sum(size for links, size, found in seen.values() if found >= links)

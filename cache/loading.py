@@ -160,7 +160,7 @@ def from_hub_cache(ask: Ask, notes: list[str], *, must_store: bool = False) -> W
         try:
             digest = check_located(ask, file, path)
             return _adopt(ask, file, path, digest, "hub", notes, must_store)
-        except WeightsError as error:
+        except (WeightsError, OSError) as error:  # the user may tidy the Hub's cache at any time
             notes.append(f"{file.where}: {error}")
     return None
 

@@ -112,7 +112,7 @@ def _tidy(folder: Folder, checkpoint: Checkpoint, ask_for: AskFor) -> Iterator[S
         except WeightsError:
             yield Step("repair", path, "corrupt" if path.exists() else "missing", 0, folder.name, format)
             continue
-        if format == "pt" and path.stat().st_nlink == 1 and _twin(ask_for(checkpoint), payload.sha256, path):
+        if format == "pt" and unique_bytes(path) and _twin(ask_for(checkpoint), payload.sha256, path):
             yield Step("link", path, "duplicate", payload.size, folder.name, format)
 
 

@@ -45,13 +45,13 @@ def _recover(ask: Ask, notes: list[str]) -> Manifest | None:
     try:
         with ask.folder.lock("recover", cancel=ask.cancel):
             found = ask.folder.manifest()
-            for path in candidates if found is None else []:
+            for path in filter(Path.is_file, candidates if found is None else []):
                 found = _recover_pt(ask, path) if path.suffix == ".pt" else _recover_h5(ask, path)
                 if found is not None:
                     notes.append(f"record: written anew from {path.name}")
                     return found
             return found
-    except (CacheError, WeightsError) as error:
+    except (CacheError, WeightsError, OSError) as error:
         notes.append(str(error))
         return None
 
