@@ -37,7 +37,8 @@ def hold(path: Path, doing: str, *, seconds: float, cancel: threading.Event | No
         _sign(path, doing)
         yield
     finally:
-        _holder_file(path).unlink(missing_ok=True) if os.access(path.parent, os.W_OK) else None
+        with contextlib.suppress(OSError):  # only a hint for the message of those who wait
+            _holder_file(path).unlink()
         lock.release()
 
 
