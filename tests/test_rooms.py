@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -85,12 +86,11 @@ def test_module_starts_without_torch_and_gradio(module):
     assert answer.stdout.strip() == "[]", answer.stderr
 
 
-def test_no_file_names_this_machine_or_a_registry():
-    """The repository speaks of the product alone."""
-    words = ["/work/", "/root/", "pypi." + "org", "files.pythonhosted", "registry.npmjs", "deb.debian"]
+def test_no_file_holds_a_path_of_somebodys_machine():
+    """What is committed is true on every machine."""
+    home = re.compile(r"(?<![\w.])/(?:root|home/\w+)/")
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split("\n")
     for name in filter(None, listed):
         path = ROOT / name
-        if path.suffix in {".py", ".md", ".txt", ".toml", ".yml", ""} and path.is_file() and path != Path(__file__):
-            text = path.read_text(encoding="utf-8", errors="replace")
-            assert not [word for word in words if word in text], name
+        if path.suffix in {".py", ".md", ".txt", ".toml", ".yml", ""} and path.is_file():
+            assert not home.search(path.read_text(encoding="utf-8", errors="replace")), name
