@@ -37,11 +37,14 @@ $(VENV)/.app-ready: requirements.txt constraints.txt
 	$(PIP) -r requirements.txt
 	@touch $@
 
-# The page is tested in a real browser: the system's Chromium or Chrome if there is one, else playwright's own.
+# The page is tested in a real browser: the system's Chromium or Chrome if there is one, else playwright's own,
+# else (as root, where only Debian's packages can be reached) Debian's. Without any, the tests of the page fail and say so.
 $(VENV)/.test-ready: $(VENV)/.app-ready requirements-test.txt requirements-train.txt requirements-ray.txt
 	$(PIP) -r requirements.txt -r requirements-test.txt
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null \
-		|| $(BIN)/python -m playwright install chromium
+		|| $(BIN)/python -m playwright install chromium \
+		|| { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; } \
+		|| echo "No browser could be installed: the tests of the page will fail."
 	@touch $@
 
 # The peers live in an environment that borrows the app's packages, so that the pinned torch stays as it is.
