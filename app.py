@@ -11,11 +11,9 @@ from __future__ import annotations
 import argparse
 import html
 import os
-import re
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
@@ -50,23 +48,18 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio i
 import gradio as gr  # noqa: E402
 import numpy as np  # noqa: E402
 from gradio.utils import get_upload_folder  # noqa: E402
-from PIL import Image  # noqa: E402
 
-from cache import access, report, rest  # noqa: E402
+from cache import access, board, report, rest  # noqa: E402
 from cache.actions import Actions, export_name  # noqa: E402
 from cache.errors import DepthmapError, ImageError, NotAvailable, UsageError  # noqa: E402
-from cache.jobs import Job  # noqa: E402
-from cache.records import FORMATS, ModelEntry, Plan, to_json  # noqa: E402
-from depth import compiled, estimator, images, render  # noqa: E402
-from depth.depthmap import DepthMap  # noqa: E402
+from cache.records import FORMATS, Plan, to_json  # noqa: E402
+from depth import compiled, estimator, images, render, results  # noqa: E402
 from depth.models import DEFAULT, MODELS, find  # noqa: E402
 
 THEME = gr.themes.Default(primary_hue="indigo", neutral_hue="slate", font=("system-ui", "sans-serif"),
                           font_mono=("ui-monospace", "monospace"))  # fonts of the machine: nothing is fetched
 KEPT_SECONDS = 24 * 3600  # results can be downloaded that long
-PREVIEW_SIDE = 1600  # pixels; the slider shows at most this, the downloads are whole
 PHOTO_LIMIT, WEIGHTS_LIMIT = "25mb", "8gb"  # of one upload, where strangers can reach the page and where not
-STATES = {"ok": "#16a34a", "warning": "#d97706", "broken": "#dc2626"}
 CACHE_TAB = "Model Cache"
 HEADERS = ["Model", "Cached", "Size", "Verified", "Last used", "Source", "In memory", "Compiled"]
 ACTIONS = Actions(estimator.manager)
@@ -105,12 +98,13 @@ def estimate_depth(image: dict | None, model: str, colormap: str, request: gr.Re
     rgb = images.open_rgb(path)
     depth = network.predict(rgb)
     progress(0.9, desc="Writing files")
-    folder, stem = Path(tempfile.mkdtemp(dir=get_upload_folder())), stem_of(image)
-    photo = save_preview(folder / f"{stem}.jpg", np.uint8(rgb * 255 + 0.5))
+    folder = Path(tempfile.mkdtemp(dir=get_upload_folder()))
+    stem = results.stem_of(image.get("orig_name") or path.name)
+    photo = results.save_preview(folder / f"{stem}.jpg", np.uint8(rgb * 255 + 0.5))
     png16 = render.save_png16(folder / f"{stem}_depth16.png", depth.values, model=depth.model)
     npy = render.save_npy(folder / f"{stem}_depth.npy", depth.values)
-    preview, coloured = save_coloured(npy, colormap)
-    return (photo, preview), str(png16), str(npy), coloured, facts(depth)
+    preview, coloured = results.save_coloured(npy, colormap)
+    return (photo, preview), str(png16), str(npy), coloured, results.facts(depth)
 
 
 def ready(name: str, request: gr.Request, progress: gr.Progress) -> estimator.MiDaSDepthEstimator:
@@ -133,10 +127,7 @@ def fetch(name: str, request: gr.Request, progress: gr.Progress) -> None:
     if entry is None or entry.cached or entry.hub_path:
         return
     allow(request, "")
-    job = ACTIONS.download(name)
-    while (job := ACTIONS.jobs.wait(job.id, 0.5)).is_active():
-        show_step(progress, job.phase or job.state, job, name)
-    outcome(job)
+    ACTIONS.result(ACTIONS.download(name), lambda job: show_step(progress, job.phase or job.state, job, name))
 
 
 @in_words()
@@ -146,7 +137,7 @@ def recolour(pictures: list[dict] | None, npy: dict | None, colormap: str) -> tu
     if not photo or not values:
         raise DepthmapError("This result is no longer kept.", next_step="Estimate the depth again.")
     render.palette(colormap)
-    preview, coloured = save_coloured(values, colormap)
+    preview, coloured = results.save_coloured(values, colormap)
     return (str(photo), preview), coloured
 
 
@@ -190,40 +181,6 @@ def in_uploads(file: dict | None) -> Path | None:
     path = Path(str(file.get("path") or "")).resolve() if file else None
     inside = path and path.is_relative_to(Path(get_upload_folder()).resolve()) and path.is_file()
     return path if inside else None
-
-
-def stem_of(image: dict) -> str:
-    """A tame file name without suffix, from the name that the visitor's file had."""
-    name = Path(image.get("orig_name") or image["path"]).stem
-    return re.sub(r"[^\w-]+", "_", name).strip("_")[:60] or "photo"
-
-
-def save_coloured(npy: Path, colormap: str) -> tuple[str, str]:
-    """Preview and full-size PNG. The colour map is part of their names, because browsers cache by name."""
-    values, stem = np.load(npy), f"{npy.stem}_{colormap}"
-    whole = render.save_png(npy.with_name(f"{stem}.png"), values, colormap)
-    return save_preview(npy.with_name(f"{stem}_preview.png"), render.colorize(values, colormap)), str(whole)
-
-
-def save_preview(path: Path, pixels: np.ndarray) -> str:
-    picture = Image.fromarray(pixels)
-    picture.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))
-    picture.save(path, quality=92)
-    return str(path)
-
-
-def facts(depth: DepthMap) -> dict:
-    """What was done, for programs; `in_a_line` says it for people."""
-    height, width = depth.values.shape
-    return {"model": depth.model, "height": height, "width": width,
-            "minimum": float(depth.values.min()), "maximum": float(depth.values.max()),
-            "meaning": "relative inverse depth, larger is nearer, no unit", "seconds": to_json(depth.seconds)}
-
-
-def in_a_line(done: dict) -> str:
-    seconds = done["seconds"]
-    return (f"**{done['model']}** · {done['width']} × {done['height']} · load {seconds['load']:.2f} s, "
-            f"preprocess {seconds['prepare']:.2f} s, infer {seconds['infer']:.2f} s")
 
 
 def show_step(progress: gr.Progress, phase: str, amount, name: str) -> None:
@@ -271,7 +228,8 @@ def inference_tab() -> gr.Dropdown:
     run.click(estimate_depth, [image, model, colormap], [slider, png16, npy, coloured, done],
               api_name="predict", preprocess=False, validator=check_request, concurrency_id="model",
               concurrency_limit=4, show_progress_on=slider, scroll_to_output=True,
-              ).success(lambda facts: (gr.Column(visible=True), in_a_line(facts)), done, [result, line], **quiet)
+              ).success(lambda facts: (gr.Column(visible=True), results.in_a_line(facts)), done, [result, line],
+                        **quiet)
     colormap.input(recolour, [slider, npy, colormap], [slider, coloured], preprocess=False, queue=False, **quiet)
     gr.api(list_models, api_name="models")
     return model
@@ -340,13 +298,7 @@ def repair_model(model: str, request: gr.Request, token: str = "") -> dict:
         token: The admin token, where the server asks for one.
     """
     allow(request, token)
-    cache, name = ACTIONS.manager, ACTIONS.manager.find(model).name
-
-    def repair(progress, cancel) -> ModelEntry:
-        cache.verify([name], progress=progress, cancel=cancel)
-        return cache.download(name, progress=progress, cancel=cancel)
-
-    return told(ACTIONS.jobs.start("repair", name, repair))
+    return told(ACTIONS.repair(model))
 
 
 @in_words()
@@ -375,9 +327,7 @@ def export_model(model: str, format: str, precision: str, request: gr.Request, t
     allow(request, token)
     name, dtype = ACTIONS.manager.find(model).name, None if precision == "unchanged" else precision
     path = Path(tempfile.mkdtemp(dir=get_upload_folder())) / export_name(name, format, dtype)
-    return str(outcome(ACTIONS.jobs.start(
-        "export", name, lambda progress, cancel: ACTIONS.manager.export(name, path, format, dtype, progress=progress),
-        path.name)).path)
+    return str(ACTIONS.result(ACTIONS.export_to(path, name, format, dtype)).path)
 
 
 @in_words()
@@ -392,7 +342,7 @@ def import_model(file: str | None, model: str, request: gr.Request, token: str =
     allow(request, token)
     if not file:
         raise UsageError("There is no file yet.", next_step="Choose a weight file first.")
-    return told(outcome(ACTIONS.import_(Path(file), model or None)))
+    return told(ACTIONS.result(ACTIONS.import_(Path(file), model or None)))
 
 
 @in_words()
@@ -431,40 +381,20 @@ def stop_jobs(request: gr.Request, token: str = "") -> dict:
     return told({"stopped": [ACTIONS.jobs.cancel(job.id) for job in ACTIONS.jobs.list() if job.is_active()]})
 
 
-def outcome(job: Job) -> object:
-    """What a job has made, once it is done. Raises what went wrong."""
-    job = ACTIONS.jobs.wait(job.id)
-    if job.error:
-        raise (NotAvailable if job.error.code == NotAvailable.code else DepthmapError)(job.error.message)
-    if job.result is None:
-        raise DepthmapError("Stopped on request.", next_step="What was downloaded so far is kept for the next try.")
-    return job.result
-
-
 # --- Model cache: what the tab shows ------------------------------------------------------------------------
 
 
 def refresh(shown: list | None) -> list:
     """The live parts of the tab; those that have not changed are left alone, so that nothing flickers."""
-    now = [overview(), inventory(), running(), log()]
+    jobs = ACTIONS.jobs
+    now = [board.overview(ACTIONS.manager), inventory(), board.running(jobs), board.log(jobs)]
     return [*(gr.skip() if shown and old == new else new for old, new in zip(shown or now, now, strict=True)), now]
-
-
-def overview() -> str:
-    health, status = ACTIONS.manager.health(), ACTIONS.manager.status()
-    count = sum(entry.cached for entry in status.models)
-    most = status.quota or status.used + status.free
-    room = f"of {report.size(most)} allowed" if status.quota else f"{report.size(status.free)} free"
-    return (f'<span style="color:{STATES[health.state]}">●</span> <b>{report.HEALTH[health.state].capitalize()}</b>'
-            f" · {count} model{'s' * (count != 1)} cached · {report.size(status.used)} used, {room}"
-            f"{' · offline' * status.offline}{gauge('meter', 'disk use', status.used, most)}")
 
 
 def inventory() -> list[list[str]]:
     loaded = set(estimator.loaded())
     built_in = [[row.name, "built in", report.size(row.bytes), "", "", ""] for row in MODELS if row.bundled]
-    rows = built_in + [[entry.name, *held(entry), entry.repo or entry.source or ""]
-                       for entry in ACTIONS.manager.status().models]
+    rows = built_in + board.inventory(ACTIONS.manager, {row.name: row.bytes for row in MODELS})
     return [[*row, "yes" if row[0] in loaded else "", machine_code(row[0])] for row in rows]
 
 
@@ -478,50 +408,6 @@ def chosen_row(event: gr.SelectData) -> str | dict:
     """The model of a clicked row, if it is one that the cache may hold."""
     name = event.row_value[0]
     return name if name in ACTIONS.manager.names else gr.skip()
-
-
-def held(entry: ModelEntry) -> tuple[str, str, str, str]:
-    """What is here of a model, how large it is, when it was checked and when used."""
-    if entry.formats:
-        words = ", ".join(entry.formats) + (f" ({entry.state})" if entry.state != "ok" else "")
-        return words, report.size(entry.size), report.ago(entry.verified), report.ago(entry.last_used)
-    if entry.hub_path:
-        return "Hub cache", report.size(entry.hub_size), "", ""
-    return "no", f"({report.size(entry.download_size or find(entry.name).bytes)})", "", ""
-
-
-def running() -> str:
-    """A bar for each unfinished job; of the last one, why it failed if it did."""
-    jobs = ACTIONS.jobs.list()
-    lines = [bar(job) for job in jobs if job.is_active()]
-    if jobs and jobs[-1].error:
-        lines.append(f"<b>{jobs[-1].kind.capitalize()} failed.</b> {html.escape(jobs[-1].error.message)}")
-    return "".join(f"<div>{line}</div>" for line in lines)
-
-
-def bar(job: Job) -> str:
-    subject = html.escape(job.model or Path(job.detail).name)
-    words = f"<b>{job.kind.capitalize()} {subject}</b> · {job.phase or job.state}"
-    if job.total:
-        words += f" {report.size(job.done)} of {report.size(job.total)}"
-        words += f" · {report.size(job.rate)}/s" if job.rate else ""
-        words += f" · {report.seconds(job.eta)} left" if job.eta else ""
-    return words + gauge("progressbar", "progress", job.done, job.total)
-
-
-def gauge(role: str, label: str, value: float, most: float | None) -> str:
-    """A full-width bar in the theme's own colours, so that it suits light and dark."""
-    share = min(100, round(100 * value / most)) if most else 0
-    return (f'<div role="{role}" aria-label="{label}" aria-valuenow="{share}" '
-            'style="height:6px;margin-top:6px;border-radius:3px;'
-            f'background:var(--border-color-primary)"><div style="height:100%;width:{share}%;border-radius:3px;'
-            'background:var(--primary-500)"></div></div>')
-
-
-def log() -> str:
-    return "\n".join("  ".join(filter(None, (time.strftime("%H:%M:%S", time.localtime(event.time)), event.kind,
-                                             event.model, event.state, event.text)))
-                     for event in reversed(ACTIONS.jobs.events()))
 
 
 def permissions(request: gr.Request) -> tuple:

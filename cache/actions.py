@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cache.errors import NotAvailable, UnknownModel, UsageError
+from cache.errors import DepthmapError, NotAvailable, UnknownModel, UsageError
 from cache.jobs import DONE, FAILED, Job, Jobs
-from cache.records import FORMATS, Plan
+from cache.records import FORMATS, ModelEntry, Plan
 
 if TYPE_CHECKING:
     from cache.manager import ModelManager
@@ -69,12 +69,27 @@ class Actions:
         return self.jobs.start("convert", name, lambda progress, cancel: self.manager.convert(
             name, formats[0], progress=progress, cancel=cancel), formats[0])
 
+    def repair(self, name: str) -> Job:
+        """Hash the files of a model and make again what is damaged or missing."""
+        name = self.manager.find(name).name
+
+        def work(progress, cancel) -> ModelEntry:
+            self.manager.verify([name], progress=progress, cancel=cancel)
+            return self.manager.download(name, progress=progress, cancel=cancel)
+
+        return self.jobs.start("repair", name, work)
+
     def export(self, name: str | None, format: str, dtype: str | None = None, *, file: str | None = None,
                overwrite: bool = False) -> Job:
         """Write one model (None with "bundle": all) into the export folder; the result is Exported."""
         name = self._cached(name) if name else None
         path = self.export_path(export_name(name, format, dtype) if file is None else file)
         path.parent.mkdir(parents=True, exist_ok=True)
+        return self.export_to(path, name, format, dtype, overwrite=overwrite)
+
+    def export_to(self, path: Path, name: str | None, format: str, dtype: str | None = None, *,
+                  overwrite: bool = False) -> Job:
+        """`export` to a path that the server chose itself, never a caller."""
         return self.jobs.start("export", name, lambda progress, cancel: self.manager.export(
             name, path, format, dtype, overwrite=overwrite, progress=progress), path.name)
 
@@ -103,6 +118,16 @@ class Actions:
     def execute(self, plan: Plan, kind: str, model: str | None = None) -> Plan:
         """Do exactly a plan that was shown before."""
         return self._logged(kind, model, self.manager.execute(plan))
+
+    def result(self, job: Job, watch: Callable[[Job], None] = lambda job: None) -> object:
+        """What a job makes, waited for; `watch` sees it twice a second. Raises what went wrong, or that it stopped."""
+        while (job := self.jobs.wait(job.id, 0.5)).is_active():
+            watch(job)
+        if job.error:
+            raise (NotAvailable if job.error.code == NotAvailable.code else DepthmapError)(job.error.message)
+        if job.result is None:
+            raise DepthmapError("Stopped on request.", next_step="What was downloaded so far is kept for the next try.")
+        return job.result
 
     def export_path(self, file: str) -> Path:
         """A name inside the export folder. Raises UsageError for anything that could leave it."""
