@@ -16,6 +16,7 @@ Sources
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -24,7 +25,6 @@ from cache.hub import RemoteFile
 
 HALF = (0.5, 0.5, 0.5)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-DEFAULT = "Tiny"  # the model that needs no download
 
 
 @dataclass(frozen=True)
@@ -371,6 +371,18 @@ def _fold(name: object) -> str:
 
 
 _ROWS = {_fold(word): row for row in MODELS for word in (row.name, row.file, *row.aliases)}
+
+
+def _default() -> str:
+    """`DEPTHMAP_MODEL` by any of its names, else the model that needs no download.
+
+    A name that is unknown stays as it is: who uses it is told, in the sentence that `find` has for that.
+    """
+    name = os.environ.get("DEPTHMAP_MODEL") or "Tiny"
+    return _ROWS[_fold(name)].name if _fold(name) in _ROWS else name
+
+
+DEFAULT = _default()  # where no model is named
 
 
 def _unknown(name: object) -> UnknownModel:

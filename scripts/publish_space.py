@@ -37,7 +37,6 @@ class Space:
     """What `Spacefile` says. `card` is README's front matter; `secrets` are names, never values."""
 
     card: dict[str, object]
-    preloaded: str
     hardware: str
     files: dict[str, list[str]]
     sleep_time: int | None = None
@@ -61,7 +60,7 @@ def read(path: Path = SPACEFILE) -> Space:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as error:
         raise UsageError("The Spacefile cannot be read.", where=path.name, got=" ".join(str(error).split())) from error
-    known, needed = {item.name for item in fields(Space)}, {"card", "preloaded", "files", "hardware"}
+    known, needed = {item.name for item in fields(Space)}, {"card", "files", "hardware"}
     if not isinstance(found, dict) or not needed <= set(found) <= known:
         raise UsageError("The Spacefile is not complete.", where=path.name, expected=", ".join(sorted(known)),
                          got=", ".join(map(str, found)) if isinstance(found, dict) else "no mapping")

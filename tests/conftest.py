@@ -16,7 +16,7 @@ HOME = Path(tempfile.mkdtemp(prefix="depthmap-tests-"))
 
 for name in ("SPACE_ID", "SYSTEM", "GRADIO_SSR_MODE", "HF_TOKEN", "HF_ENDPOINT", "DEPTHMAP_ADMIN_TOKEN",
              "DEPTHMAP_FORMATS", "DEPTHMAP_CACHE_MAX_BYTES", "DEPTHMAP_COMPILE", "DEPTHMAP_MAX_LOADED",
-             "DEPTHMAP_MAX_LOADED_BYTES"):
+             "DEPTHMAP_MAX_LOADED_BYTES", "DEPTHMAP_MODEL"):
     os.environ.pop(name, None)
 os.environ.update(
     HF_HOME=str(HOME / "hf"), HF_HUB_CACHE=str(HOME / "hf" / "hub"), DEPTHMAP_CACHE=str(HOME / "models"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -30,6 +31,21 @@ def test_table_holds_the_thirteen_torch_hub_names_and_the_bundled_one():
 
 def test_default_model_is_bundled():
     assert find(DEFAULT).bundled
+
+
+@pytest.mark.parametrize(("wanted", "default"), [
+    ("midas-small", "MiDaS_small"), ("", "Tiny"), ("DPT_LARGE", "DPT_Large"), ("nonsense", "nonsense"),
+])
+def test_default_model_follows_the_environment(wanted, default):
+    answer = subprocess.run([sys.executable, "-c", "from depth.models import DEFAULT; print(DEFAULT)"], cwd=ROOT,
+                            env=os.environ | {"DEPTHMAP_MODEL": wanted}, capture_output=True, text=True, timeout=120)
+    assert answer.stdout.strip() == default, answer.stderr
+
+
+def test_unknown_default_model_is_a_sentence_where_it_is_used(tmp_path):
+    answer = subprocess.run([sys.executable, "-m", "depth", "x.png", "-o", str(tmp_path / "out")], cwd=ROOT,
+                            env=os.environ | {"DEPTHMAP_MODEL": "DPT_Lrge"}, capture_output=True, text=True, timeout=120)
+    assert answer.returncode == 2 and "Did you mean DPT_Large" in answer.stderr and "Traceback" not in answer.stderr
 
 
 @pytest.mark.parametrize(("alias", "name"), [

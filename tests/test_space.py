@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from unittest.mock import create_autospec
 
 import httpx
 import pytest
 import yaml
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
 from huggingface_hub import HfApi, SpaceHardware, metadata_load
 from huggingface_hub.errors import HfHubHTTPError
 
@@ -17,6 +22,9 @@ from cache.errors import UsageError
 from depth.models import MODELS, find
 from scripts import publish_space
 from scripts.publish_space import drift, front_matter, main, read, steps, uploaded, with_card
+from tests.app_server import REMOTE, remote_weights, serving
+from tests.brightness import picture
+from tests.hub_server import HubServer
 
 ROOT = Path(__file__).resolve().parents[1]
 SECRET = "correct-horse-battery-staple"
@@ -73,8 +81,8 @@ def test_gradio_version_is_the_pinned_one(space):
     assert space.card["sdk_version"] == pinned
 
 
-def test_preloaded_file_is_the_models_first_source(space):
-    source = find(space.preloaded).sources[0]
+def test_preloaded_file_is_the_first_source_of_the_spaces_default_model(space):
+    source = find(space.variables["DEPTHMAP_MODEL"]).sources[0]
     assert space.card["preload_from_hub"] == [f"{source.repo} {source.filename} {source.revision}"]
 
 
@@ -121,6 +129,49 @@ def test_app_and_its_rooms_import_nothing_that_stays_behind(space):
             assert not {module.split(".")[0] for module in modules} & {"scripts", "tests", "benchmarks"}, name
 
 
+# --- a Space, as far as one machine can be one
+
+@pytest.fixture(scope="module")
+def visited(tmp_path_factory):
+    """The app under a Space's variables and ours, with a Hub cache as the build leaves it, and no network.
+
+    The Hub's own client fetches the file at its commit, as `preload_from_hub` does; then the Hub is gone.
+    SYSTEM=spaces is left out: with it, Gradio wants the `spaces` package that is there on a Space alone.
+    """
+    home = tmp_path_factory.mktemp("space")
+    with HubServer() as hub:
+        file = hub.add("org/preloaded", "weights.pt", remote_weights())
+        fetch = f"from huggingface_hub import hf_hub_download as f; f({file.repo!r}, {file.filename!r}, " \
+                f"revision={file.revision!r})"
+        subprocess.run([sys.executable, "-c", fetch], check=True, env=os.environ | {
+            "HF_HUB_OFFLINE": "0", "HF_ENDPOINT": hub.endpoint, "HF_HUB_CACHE": str(home / "hf" / "hub")})
+    variables = {key: str(value) for key, value in read().variables.items()} | {"DEPTHMAP_MODEL": REMOTE}
+    with serving(home, remote=file, SPACE_ID="me/depth", GRADIO_SSR_MODE="True",
+                 GRADIO_SERVER_NAME="0.0.0.0", HF_HUB_OFFLINE="1",
+                 **variables) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def visitor(visited, tmp_path_factory):
+    return Client(visited.url, verbose=False, download_files=tmp_path_factory.mktemp("downloads"))
+
+
+def test_first_visitor_gets_depth_of_the_preloaded_model_without_a_download(visitor, visited, tmp_path):
+    photo = picture(tmp_path / "photo.png")
+    answer = visitor.predict(image=handle_file(photo), api_name="/predict")  # the model is the page's default
+    facts = next(one for one in answer if isinstance(one, dict) and "model" in one)
+    assert facts["model"] == REMOTE and "Traceback" not in visited.log()
+    assert [path.name for path in (visited.models / REMOTE).glob("*.pt")]  # as DEPTHMAP_FORMATS says
+
+
+def test_visitor_of_a_space_changes_nothing(visitor):
+    for endpoint, inputs in (("/download_model", ["MiDaS", ""]), ("/clear_models", ["all", True, ""]),
+                             ("/optimize_cache", [True, ""])):
+        with pytest.raises(AppError, match="switched off on this Space"):
+            visitor.predict(*inputs, api_name=endpoint)
+
+
 # --- README's front matter
 
 def test_card_is_read_by_the_hubs_own_reader(space, readme):
@@ -165,11 +216,11 @@ def test_dry_run_is_the_default_and_calls_nothing(api, readme, capsys):
     assert not api.method_calls and "Nothing was done" in told and "Would create private Space me/depth" in told
 
 
-def test_steps_come_in_the_order_that_works(api, readme, tmp_path):
+def test_steps_come_in_the_order_that_works(api, readme, tmp_path, space):
     spacefile = changed(tmp_path, volumes=[{"source": "me/bucket", "mount_path": "/data"}])
     environ = {"DEPTHMAP_ADMIN_TOKEN": SECRET}
     assert main(["me/depth", "--yes"], api=api, readme=readme, spacefile=spacefile, environ=environ) == 0
-    assert called(api) == ["create_repo", "add_space_variable", "add_space_variable", "add_space_secret",
+    assert called(api) == ["create_repo", *["add_space_variable"] * len(space.variables), "add_space_secret",
                            "set_space_volumes", "upload_folder", "request_space_hardware"]
 
 
