@@ -44,7 +44,8 @@ def test_default_model_follows_the_environment(wanted, default):
 
 def test_unknown_default_model_is_a_sentence_where_it_is_used(tmp_path):
     answer = subprocess.run([sys.executable, "-m", "depth", "x.png", "-o", str(tmp_path / "out")], cwd=ROOT,
-                            env=os.environ | {"DEPTHMAP_MODEL": "DPT_Lrge"}, capture_output=True, text=True, timeout=120)
+                            env=os.environ | {"DEPTHMAP_MODEL": "DPT_Lrge"}, capture_output=True, text=True,
+                            timeout=120)
     assert answer.returncode == 2 and "Did you mean DPT_Large" in answer.stderr and "Traceback" not in answer.stderr
 
 
