@@ -53,6 +53,7 @@ from cache import access, board, report, rest  # noqa: E402
 from cache.actions import Actions, export_name  # noqa: E402
 from cache.errors import DepthmapError, ImageError, NotAvailable, UsageError  # noqa: E402
 from cache.records import FORMATS, Plan, to_json  # noqa: E402
+from cache.turns import RUNNING, WAITING  # noqa: E402
 from depth import compiled, estimator, images, render, results  # noqa: E402
 from depth.models import DEFAULT, MODELS, find  # noqa: E402
 
@@ -227,7 +228,7 @@ def inference_tab() -> gr.Dropdown:
     quiet = {"api_visibility": "private", "show_progress": "hidden"}
     run.click(estimate_depth, [image, model, colormap], [slider, png16, npy, coloured, done],
               api_name="predict", preprocess=False, validator=check_request, concurrency_id="model",
-              concurrency_limit=4, show_progress_on=slider, scroll_to_output=True,
+              concurrency_limit=RUNNING, show_progress_on=slider, scroll_to_output=True,
               ).success(lambda facts: (gr.Column(visible=True), results.in_a_line(facts)), done, [result, line],
                         **quiet)
     colormap.input(recolour, [slider, npy, colormap], [slider, coloured], preprocess=False, queue=False, **quiet)
@@ -533,7 +534,7 @@ def build() -> gr.Blocks:
         tabs.select(opened, None, [timer, model], queue=False, trigger_mode="always_last", show_progress="hidden",
                     api_visibility="private").then(**display)
     # api_open=False: direct calls would go past the queue and its limits
-    return page.queue(api_open=False, max_size=32, default_concurrency_limit=4)
+    return page.queue(api_open=False, max_size=WAITING, default_concurrency_limit=RUNNING)
 
 
 def opened(tab: gr.SelectData) -> tuple:

@@ -63,7 +63,7 @@ def run_growth(folder: Path, quick: bool) -> list[Table]:
 
 
 def run_throughput(folder: Path, quick: bool) -> list[Table]:
-    return [throughput.main(folder, quick)]
+    return throughput.measure(folder, 100 if quick else 300, 500 if quick else 10_000)
 
 
 PARTS: dict[str, Callable[[Path, bool], list[Table]]] = {

@@ -37,7 +37,7 @@ def depth_route(api: APIRouter, estimate: Estimate, save_png16: SavePng | None,
 
     may_load(request, model) raises Refused for a model that this visitor must not cause to be fetched.
     """
-    turns = Turns(running=4)
+    turns = Turns()
 
     @api.post("/depth", tags=["depth"], responses=ANSWERS, response_class=Response, openapi_extra=BODY)
     async def depth(request: Request, model: str | None = None, format: Format = "png"):

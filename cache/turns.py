@@ -13,11 +13,13 @@ from contextlib import asynccontextmanager
 
 from cache.jobs import TooBusy
 
+RUNNING, WAITING = 4, 256  # heavy requests at once, and in line behind them; the page's queue takes the same
+
 
 class Turns:
     """running: turns at once; waiting: requests in line in all; each: of one visitor."""
 
-    def __init__(self, running: int = 4, waiting: int = 256, each: int = 128):
+    def __init__(self, running: int = RUNNING, waiting: int = WAITING, each: int = WAITING // 2):
         self.running, self.waiting, self.each = running, waiting, each
         self._busy = 0
         self._lines: OrderedDict[str, deque[asyncio.Future]] = OrderedDict()

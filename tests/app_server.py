@@ -46,13 +46,14 @@ def free_port() -> int:
 
 @contextmanager
 def serving(home: Path, *, arguments: tuple[str, ...] = (), remote: RemoteFile | None = None,
-            **environ: str) -> Iterator[Server]:
-    """`python app.py` with its own cache in `home`; with `remote`, one more model that is fetched from there.
+            command: tuple[str, ...] = ("app.py",), **environ: str) -> Iterator[Server]:
+    """`python app.py`, or another command, with its own cache in `home`; with `remote`, one more model from there.
 
     The port travels in GRADIO_SERVER_PORT, unless `arguments` name one.
     """
     port = free_port() if "--port" not in arguments else int(arguments[arguments.index("--port") + 1])
-    command = ["app.py"] if remote is None else ["-m", "tests.app_server", json.dumps(asdict(remote))]
+    if remote is not None:
+        command = ("-m", "tests.app_server", json.dumps(asdict(remote)))
     settings = {"GRADIO_SERVER_PORT": str(port), "DEPTHMAP_CACHE": str(home / "models"), "HF_HOME": str(home / "hf"),
                 "HF_HUB_CACHE": str(home / "hf" / "hub"), "GRADIO_TEMP_DIR": str(home / "gradio"),
                 "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
