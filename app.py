@@ -54,7 +54,7 @@ from cache.actions import Actions, export_name  # noqa: E402
 from cache.errors import DepthmapError, ImageError, NotAvailable, UsageError  # noqa: E402
 from cache.records import FORMATS, Plan, to_json  # noqa: E402
 from cache.turns import RUNNING, WAITING  # noqa: E402
-from depth import compiled, estimator, images, render, results  # noqa: E402
+from depth import estimator, images, render, results  # noqa: E402
 from depth.models import DEFAULT, MODELS, find  # noqa: E402
 
 THEME = gr.themes.Default(primary_hue="indigo", neutral_hue="slate", font=("system-ui", "sans-serif"),
@@ -401,8 +401,7 @@ def inventory() -> list[list[str]]:
 
 def machine_code(name: str) -> str:
     """The compiled networks that are ready for a model."""
-    artefacts = compiled.listed(ACTIONS.manager.store.directory, find(name))
-    return ", ".join(sorted({one.facts["kind"] for one in artefacts if one.state == "ok"}))
+    return ", ".join(sorted({one.kind for one in ACTIONS.manager.store.folder(name).artefacts() if one.state == "ok"}))
 
 
 def chosen_row(event: gr.SelectData) -> str | dict:

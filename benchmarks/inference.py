@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.measure import Row, Table
-from depth import compiled, compiling
+from depth import compiled, compiling, supply
 from depth.engines import Eager, Engine, no_collection
 from depth.models import find
 
@@ -57,17 +57,12 @@ def _ways(folder: Path, name: str) -> dict[str, Run]:
 def artefact(folder: Path, name: str, kind: str) -> Engine | None:
     """The cache's compiled network, if there is one."""
     tensors, digest = _weights(folder, name)
-    about = compiling.facts(find(name), kind, tensors, digest)
-    return compiled.load(compiled.folder_of(folder / "cache", find(name)), about, tensors)
+    return compiled.load(folder / "cache", compiling.facts(find(name), kind, tensors, digest), tensors)
 
 
 def _weights(folder: Path, name: str):
-    if find(name).bundled:
-        return compiling._weights(find(name), None)
-    from depth.estimator import manager
-
-    opened = manager(folder / "cache").open(name, offline=True)
-    return opened.tensors, opened.digest
+    cache = supply.manager(folder / "cache")
+    return supply.tensors(find(name), cache=cache, offline=True)[0], supply.digest(find(name), cache)
 
 
 def _network(folder: Path, name: str):

@@ -92,7 +92,7 @@ def load_compiled(folder: Path, name: str) -> dict[str, object]:
     start = clock()
     weights = manager(folder / "cache").open(name, offline=True).tensors
     about = compiled.facts(find(name), "aoti", compiled.signature(weights))
-    engine = compiled.load(compiled.folder_of(folder / "cache", find(name)), about, weights)
+    engine = compiled.load(folder / "cache", about, weights)
     return {"seconds": clock() - start, "private": private_bytes(), "ok": engine is not None,
             "timm": "timm" in sys.modules, "inductor": "torch._inductor" in sys.modules}
 

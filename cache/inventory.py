@@ -20,6 +20,7 @@ from cache.hub import RemoteFile
 from cache.manifest import Manifest
 from cache.records import (
     FORMATS,
+    Artefact,
     Checkpoint,
     FileEntry,
     FormatTotal,
@@ -32,12 +33,15 @@ from cache.records import (
 from cache.store import MANIFEST, Folder, Store
 
 LOW_SPACE = 1 << 30
+PROBLEMS = {"stale": "stale", "damaged": "damaged", "foreign": "foreign", "failed": "uncompiled",
+            "leftover": "temporary"}  # an artefact's state → what health calls it; the network serves all the same
 
 
 def status(store: Store, checkpoints: Sequence[Checkpoint], formats: tuple[str, ...], quota: int | None) -> Status:
     entries = models(store, checkpoints, formats)
     return Status(store.directory, places.hub_directory(), places.endpoint(), places.offline(),
-                  writable(store.directory), formats, quota, used(store), free(store), entries)
+                  writable(store.directory), formats, quota, used(store), free(store), entries,
+                  artefacts(store, checkpoints))
 
 
 def info(store: Store, checkpoints: Sequence[Checkpoint], formats: tuple[str, ...], quota: int | None,
@@ -50,12 +54,22 @@ def info(store: Store, checkpoints: Sequence[Checkpoint], formats: tuple[str, ..
     entries = tuple(entry if detailed else replace(entry, files=()) for entry in entries)
     state = health(store, checkpoints, formats, quota).state
     return Info(store.directory, places.hub_directory(), sum(entry.cached for entry in entries), len(files), size,
-                unique, size - unique, free(store), quota, state, totals, entries)
+                unique, size - unique, free(store), quota, state, totals, entries, artefacts(store, checkpoints))
 
 
 def models(store: Store, checkpoints: Sequence[Checkpoint], formats: tuple[str, ...]) -> tuple[ModelEntry, ...]:
     mapped = mapped_files(store.directory)
     return tuple(entry(store.folder(checkpoint.name), checkpoint, formats, mapped) for checkpoint in checkpoints)
+
+
+def artefacts(store: Store, checkpoints: Sequence[Checkpoint]) -> tuple[Artefact, ...]:
+    """The compiled networks of all models that are known here."""
+    return tuple(one for name in known(store, checkpoints) for one in store.folder(name).artefacts())
+
+
+def known(store: Store, checkpoints: Sequence[Checkpoint]) -> tuple[str, ...]:
+    """Names whose folders belong to somebody."""
+    return (*(checkpoint.name for checkpoint in checkpoints), *store.maker.models)
 
 
 def entry(folder: Folder, checkpoint: Checkpoint, formats: tuple[str, ...],
@@ -123,9 +137,11 @@ def health(store: Store, checkpoints: Sequence[Checkpoint], formats: tuple[str, 
     problems += [Problem("quarantined", "warning", path, size=size_of(path), detail=_reason(path))
                  for path in store.quarantined() if path.suffix != ".reason"]
     problems += [Problem("temporary", "warning", path, size=size_of(path)) for path in partial_files(store)]
-    known = {checkpoint.name for checkpoint in checkpoints}
+    names = known(store, checkpoints)
     problems += [Problem("orphan", "warning", store.directory / name, name)
-                 for name in store.folders() if name not in known]
+                 for name in store.folders() if name not in names]
+    problems += [Problem(PROBLEMS[one.state], "warning", one.path, one.name, one.size, one.reason)
+                 for one in artefacts(store, checkpoints) if one.state in PROBLEMS]
     problems += _surroundings(store, quota)
     worst = {problem.severity for problem in problems}
     state = "broken" if "broken" in worst else "warning" if worst else "ok"

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cache import bundle, exchange, formats, inventory, loading, places, plans, verifying
+from cache.artefacts import Maker
 from cache.ask import Ask
 from cache.errors import NotAvailable, UsageError
 from cache.files import open_regular
@@ -41,15 +42,16 @@ class ModelManager:
     storage, else `~/.cache/depthmap/models`. formats: those made on download, None takes
     `DEPTHMAP_FORMATS` (comma-separated), else pt, h5, pkl. max_bytes: quota for `optimize`, None
     takes `DEPTHMAP_CACHE_MAX_BYTES`, else no limit. lock_seconds: longest wait for another writer.
+    maker: who makes compiled networks of the weights; None: whatever lies there is stale.
     """
 
     def __init__(self, checkpoints: Iterable[Checkpoint], directory: Path | None = None,
                  formats: Sequence[str] | None = None, *, max_bytes: int | None = None,
-                 lock_seconds: float = 600.0):
+                 lock_seconds: float = 600.0, maker: Maker | None = None):
         self.checkpoints = tuple(checkpoints)
         self.formats = self._formats(formats) if formats else places.formats(FORMATS)
         self.max_bytes = places.max_bytes() if max_bytes is None else max_bytes or None
-        self.store = Store(Path(directory) if directory else places.own_directory(), lock_seconds)
+        self.store = Store(Path(directory) if directory else places.own_directory(), lock_seconds, maker)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -88,13 +90,17 @@ class ModelManager:
 
     def verify(self, names: Sequence[str] | None = None, *, progress: ProgressCallback | None = None,
                cancel: threading.Event | None = None) -> tuple[Verdict, ...]:
-        """Hash every cached file (None: all models) and the Hub client's copies. Offline, no torch.
+        """Hash every cached file (None: all models), the Hub client's copies and compiled networks. Offline, no torch.
 
         A model that was named but has no copy gives one "missing" verdict.
         """
         chosen = self.checkpoints if names is None else [self.find(name) for name in _listed(names)]
-        return tuple(verdict for checkpoint in chosen for verdict in verifying.verify(
-            self.store.folder(checkpoint.name), checkpoint, names is not None, progress, cancel))
+        verdicts = [verdict for checkpoint in chosen for verdict in verifying.verify(
+            self.store.folder(checkpoint.name), checkpoint, names is not None, progress, cancel)]
+        makers = self.store.maker.models if names is None else ()
+        for name in (*(checkpoint.name for checkpoint in chosen), *makers):
+            verdicts += verifying.verify_artefacts(self.store.folder(name), progress, cancel)
+        return tuple(verdicts)
 
     def convert(self, name: str, format: str, *, progress: ProgressCallback | None = None,
                 cancel: threading.Event | None = None) -> ModelEntry:
@@ -154,10 +160,10 @@ class ModelManager:
         return plan if dry_run else self.execute(plan)
 
     def optimize(self, dry_run: bool = False) -> Plan:
-        """Remove temporaries, quarantine, orphans and duplicates; repair; keep the quota.
+        """Remove temporaries, quarantine, orphans, duplicates and dead compiled networks; repair; keep the quota.
 
-        The quota evicts derived formats first, then models by last use; never a kept model, never
-        one that is open in a live process.
+        The quota evicts derived formats first, then compiled networks, then models by last use; never a
+        kept model, never one that is open in a live process.
         """
         plan = plans.optimize_plan(self.store, self.checkpoints, self.formats, self.max_bytes,
                                    lambda checkpoint: self._ask(checkpoint.name, None, None, None, offline=True))

@@ -13,15 +13,16 @@ from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
-from cache import hub, inventory, locks, notebook
+from cache import artefacts, hub, inventory, locks, notebook
 from cache.ask import Ask
 from cache.errors import CacheError, DepthmapError, IntegrityError, UsageError, WeightsError
 from cache.files import disk_errors, is_temporary, link_or_copy, publish, unique_bytes
 from cache.loading import check_located, repair
-from cache.records import FORMATS, Checkpoint, FileEntry, ModelEntry, Plan, Step
+from cache.records import FORMATS, Artefact, Checkpoint, FileEntry, ModelEntry, Plan, Step
 from cache.store import MANIFEST, STEM, UNPACKING, Folder, Store
 
 GRACE = 3600.0  # seconds: an interrupted download may be wanted again
+SWEPT = {"stale": "stale", "damaged": "corrupt", "foreign": "foreign", "leftover": "temporary"}  # state → reason
 _OURS = {MANIFEST, notebook.NAME, *(f"{STEM}.{format}" for format in FORMATS)}
 AskFor = Callable[[Checkpoint], Ask]
 
@@ -47,6 +48,11 @@ def _whole(folder: Folder, reason: str) -> Iterator[Step]:
     for path in sorted(_ours(folder), key=lambda path: (path.name != MANIFEST, path.name)):
         format = path.suffix[1:] if path.name in _OURS and path.stem == STEM else None
         yield _remove(path, reason, folder.name, format)
+    yield from (_drop(one, reason) for one in folder.artefacts() if one.state != "making")
+
+
+def _drop(one: Artefact, reason: str) -> Step:
+    return Step("remove", one.path, reason, one.size, one.name, one.kind)
 
 
 def _ours(folder: Folder) -> list[Path]:
@@ -77,7 +83,9 @@ def optimize_plan(store: Store, checkpoints: Sequence[Checkpoint], formats: tupl
         folder = store.folder(checkpoint.name)
         if not locks.is_held(folder.lock_path):
             steps += _tidy(folder, checkpoint, ask_for)
-    names = {checkpoint.name for checkpoint in checkpoints}
+    made = inventory.artefacts(store, checkpoints)
+    steps += [_drop(one, SWEPT[one.state]) for one in made if one.state in SWEPT]
+    names = inventory.known(store, checkpoints)
     steps += [step for name in store.folders() if name not in names for step in _whole(store.folder(name), "orphan")]
     steps += [_remove(path, "quarantine") for path in store.quarantined()]
     steps += [_remove(path, "temporary") for path in store.leftovers()]
@@ -87,7 +95,7 @@ def optimize_plan(store: Store, checkpoints: Sequence[Checkpoint], formats: tupl
     entries = inventory.models(store, checkpoints, formats)
     _refuse_tiny(quota, entries)
     left = inventory.used(store) - sum(step.frees for step in steps)
-    steps += _evict(store, entries, quota, {step.path for step in steps}, left)
+    steps += _evict(store, entries, made, quota, {step.path for step in steps}, left)
     return Plan(tuple(steps))
 
 
@@ -145,8 +153,9 @@ def _refuse_tiny(quota: int, entries: Sequence[ModelEntry]) -> None:
                          next_step="Raise DEPTHMAP_CACHE_MAX_BYTES, or clear the models you do not need.")
 
 
-def _evict(store: Store, entries: Sequence[ModelEntry], quota: int, planned: set[Path], used: int) -> Iterator[Step]:
-    """Derived formats first, then whole models, the longest unused first.
+def _evict(store: Store, entries: Sequence[ModelEntry], made: Sequence[Artefact], quota: int, planned: set[Path],
+           used: int) -> Iterator[Step]:
+    """Derived formats first, then compiled networks, then whole models, the longest unused first.
 
     Never a kept model, one that is open in a live process, or an import that no source can give again.
     """
@@ -163,6 +172,14 @@ def _evict(store: Store, entries: Sequence[ModelEntry], quota: int, planned: set
                 gone.add(file.path)
                 used -= file.unique
                 yield Step("remove", file.path, "quota", file.unique, entry.name, file.format)
+    protected = {entry.name for entry in entries} - {entry.name for entry in candidates}
+    for one in made:
+        if used <= quota:
+            return
+        if one.state == "ok" and one.name not in protected:
+            gone.add(one.path)
+            used -= one.size
+            yield _drop(one, "quota")
     for entry in candidates:
         if used <= quota:
             return
@@ -229,7 +246,10 @@ def _delete(store: Store, step: Step) -> Step:
         if not (_inside(step.path, store.directory) or step.path in hub.partial_files()):
             raise CacheError("This path is not in the cache.", where=step.path)
         with disk_errors(step.path, "remove it"):
-            step.path.unlink(missing_ok=True)
+            if artefacts.FOLDER in (step.path.name, step.path.parent.name):
+                artefacts.remove(step.path)
+            else:
+                step.path.unlink(missing_ok=True)
         if step.path.parent.name.startswith(UNPACKING):
             _remove_empty(step.path.parent)
         return replace(step, done=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from cache.hub import RemoteFile
+from cache.remote import RemoteFile
 
 FORMATS = ("pt", "h5", "pkl", "safetensors")  # in the order in which loading tries them
 
@@ -66,6 +66,24 @@ class FileEntry:
 
 
 @dataclass(frozen=True)
+class Artefact:
+    """Something made of a model's weights that is no format of them: a compiled network.
+
+    `state`: "ok", "stale" (of other weights, another runtime or another machine), "damaged" (a file is
+    missing or cut), "foreign" (others could have written it), "failed" (a note that making it failed),
+    "making" (somebody writes it now) or "leftover" (of a process that died). Only "ok" is ever loaded.
+    """
+
+    name: str  # the model
+    kind: str  # "onnx" or "aoti", "-" where that is not known
+    path: Path
+    state: str
+    size: int  # bytes
+    created: float
+    reason: str | None = None  # why it is not "ok"
+
+
+@dataclass(frozen=True)
 class ModelEntry:
     """One model of the table, cached or not. `files` is empty where details were not asked for."""
 
@@ -75,7 +93,7 @@ class ModelEntry:
     formats: tuple[str, ...] = ()
     files: tuple[FileEntry, ...] = ()
     size: int = 0  # apparent bytes of all formats
-    unique: int = 0  # bytes that clearing the model would free
+    unique: int = 0  # bytes that clearing the model's formats would free
     source: str | None = None  # "owner/repo@revision:file", a URL, or the imported file's name
     repo: str | None = None
     revision: str | None = None
@@ -117,6 +135,7 @@ class Status:
     used: int  # bytes of the own cache, each inode counted once
     free: int  # bytes free on its file system
     models: tuple[ModelEntry, ...]
+    artefacts: tuple[Artefact, ...] = ()  # of all models, also of those that need no cached weights
 
 
 @dataclass(frozen=True)
@@ -127,14 +146,15 @@ class Info:
     hub_directory: Path
     models: int  # cached models
     files: int
-    size: int  # apparent bytes
-    unique: int  # bytes that clearing everything would free
+    size: int  # apparent bytes of the formats
+    unique: int  # bytes that clearing the formats would free
     shared: int  # bytes shared with the Hub client's cache
     free: int
     quota: int | None
     health: str  # "ok" | "warning" | "broken"
     formats: tuple[FormatTotal, ...]
     entries: tuple[ModelEntry, ...]
+    artefacts: tuple[Artefact, ...] = ()  # of all models, also of those that need no cached weights
 
 
 @dataclass(frozen=True)
@@ -142,7 +162,7 @@ class Verdict:
     """The result of hashing one file. Anything but "ok" is a failure."""
 
     name: str
-    format: str  # one of FORMATS, or "hub" for the Hub client's copy
+    format: str  # one of FORMATS, "hub" for the Hub client's copy, or an artefact's kind
     path: Path
     state: str  # "ok" | "corrupt" | "missing" | "unreadable"
     size: int
@@ -163,9 +183,10 @@ class Step:
     action: str
     path: Path
     reason: str  # "asked" | "temporary" | "quarantine" | "orphan" | "duplicate" | "corrupt" | "missing" | "quota"
+    #              | "stale" | "foreign"
     frees: int = 0  # bytes on disk
     name: str | None = None
-    format: str | None = None
+    format: str | None = None  # one of FORMATS, or an artefact's kind
     done: bool = False
     error: str | None = None  # why it was not done
 
@@ -190,7 +211,8 @@ class Plan:
 @dataclass(frozen=True)
 class Problem:
     """`code`: "damaged" | "missing" | "source_missing" | "temporary" | "quarantined" | "orphan" |
-    "read_only" | "over_quota" | "low_space" | "unreadable" | "shared_directory"."""
+    "read_only" | "over_quota" | "low_space" | "unreadable" | "shared_directory"; of compiled networks also
+    "stale" | "foreign" | "uncompiled" (making one failed)."""
 
     code: str
     severity: str  # "warning" | "broken"

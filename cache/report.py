@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable, Sequence
 
 from cache.records import (
+    Artefact,
     Exported,
     FileEntry,
     Health,
@@ -27,7 +28,8 @@ ACTIONS = {"remove": "remove", "repair": "repair", "build": "make", "link": "lin
 REASONS = {
     "asked": "asked for", "temporary": "left by an interrupted write", "quarantine": "set aside as damaged",
     "orphan": "belongs to no model", "duplicate": "same bytes twice", "corrupt": "failed its check",
-    "missing": "is missing", "quota": "over the quota",
+    "missing": "is missing", "quota": "over the quota", "stale": "made for something else than is here now",
+    "foreign": "others may write it",
 }
 
 
@@ -128,13 +130,27 @@ def info(record: Info) -> str:
         ("Health", HEALTH.get(record.health, record.health)),
         ("Formats", ", ".join(f"{total.format}: {_files(total.files)}, {size(total.size)}"
                               for total in record.formats) or "none"),
+        ("Compiled", _compiled(record.artefacts)),
     ]
     parts = [_facts(facts)]
     if record.entries:
         parts.append("\n\n".join(_model(entry) for entry in record.entries))
     else:
         parts.append("No models are cached. `setup_models.py` downloads some.")
+    if record.artefacts:
+        rows = [(one.name, one.kind, one.state, size(one.size), ago(one.created), one.reason or "")
+                for one in record.artefacts]
+        parts.append(table(["compiled", "kind", "state", "size", "made", ""], rows, right="size"))
     return "\n\n".join(parts)
+
+
+def _compiled(made: Sequence[Artefact]) -> str:
+    good = [one for one in made if one.state == "ok"]
+    return f"{_networks(len(good))}, {size(sum(one.size for one in good))}" if good else "none"
+
+
+def _networks(count: int) -> str:
+    return f"{count} network{'' if count == 1 else 's'}"
 
 
 def _model(entry: ModelEntry) -> str:

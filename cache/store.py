@@ -8,6 +8,7 @@
                /<model>/weights.pt .h5 .pkl .safetensors
                /<model>/manifest.json          what these must be (manifest.py)
                /<model>/checked.json           what readers have hashed, last use (notebook.py)
+               /<model>/compiled/              compiled networks (artefacts.py)
 
 Payloads are published first and recorded last: a crash leaves an absent entry, never a wrong one.
 """
@@ -26,11 +27,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from cache import locks, notebook
+from cache import artefacts, locks, notebook
 from cache import manifest as manifests
-from cache.errors import IntegrityError, InvalidModelFile, UsageError
+from cache.errors import DepthmapError, IntegrityError, InvalidModelFile, UsageError
 from cache.files import disk_errors, is_temporary, open_regular, publish, sha256
 from cache.manifest import Manifest, Payload
+from cache.records import Artefact
 
 if TYPE_CHECKING:
     import torch
@@ -178,6 +180,19 @@ class Folder:
             target.with_name(target.name + ".reason").write_text(" ".join(reason.split()) + "\n")
         return target
 
+    def artefacts(self) -> tuple[Artefact, ...]:
+        """The model's compiled networks, and what is left of failed or broken ones."""
+        place = artefacts.folder_of(self.store.directory, self.name)
+        if not place.is_dir() and not place.is_symlink():
+            return ()
+        try:
+            manifest = self.manifest()
+        except DepthmapError:
+            manifest = None
+        digest = manifest.tensors_sha256 if manifest else None
+        return artefacts.listed(place, lambda facts: facts.get("model") == self.name
+                                and self.store.maker.current(facts, digest))
+
     def temporaries(self) -> list[Path]:
         return sorted(path for path in _entries(self.path) if is_temporary(path.name))
 
@@ -185,9 +200,10 @@ class Folder:
 class Store:
     """The directory that holds the folders."""
 
-    def __init__(self, directory: Path, lock_seconds: float):
+    def __init__(self, directory: Path, lock_seconds: float, maker: artefacts.Maker | None = None):
         self.directory = directory
         self.lock_seconds = lock_seconds
+        self.maker = maker or artefacts.Maker()
 
     def folder(self, name: str) -> Folder:
         if not _NAME.fullmatch(name) or ".." in name or name == "downloads":

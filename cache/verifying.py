@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from cache import hub, notebook
+from cache import artefacts, hub, notebook
 from cache.errors import DepthmapError, IntegrityError, InvalidModelFile
-from cache.files import sha256
+from cache.files import check, sha256
 from cache.hub import Progress, ProgressCallback
 from cache.manifest import Manifest
 from cache.records import FORMATS, Checkpoint, Verdict
@@ -31,6 +31,19 @@ def verify(folder: Folder, checkpoint: Checkpoint, named: bool, progress: Progre
     if empty or (named and not verdicts):
         reason = "its files are lost" if empty else "not in the cache"
         verdicts.insert(0, Verdict(folder.name, "pt", folder.file("pt"), "missing", 0, 0.0, reason=reason))
+    return verdicts
+
+
+def verify_artefacts(folder: Folder, progress: ProgressCallback | None,
+                     cancel: threading.Event | None) -> list[Verdict]:
+    """Hash the model's compiled networks, and look whether others could have written them."""
+    verdicts = []
+    for one in folder.artefacts():
+        if one.state in ("ok", "stale", "damaged", "foreign"):
+            check(cancel)
+            start, reason = time.perf_counter(), artefacts.broken(one.path, _ticker(progress, folder.name, one.size))
+            verdicts.append(Verdict(folder.name, one.kind, one.path, "corrupt" if reason else "ok", one.size,
+                                    time.perf_counter() - start, reason=reason))
     return verdicts
 
 

@@ -1,12 +1,12 @@
-"""Compiled networks, one folder per model in the cache: made once, loaded in milliseconds.
+"""Compiled networks, in one folder per model of the cache: made once, loaded in milliseconds.
 
-    <folder>/<key>/network.pt2             machine code ("aoti"), a few MB; the weights stay in the checkpoint
-                  /constants.safetensors   what that code needs and the checkpoint lacks
-                  /network.onnx            graph with weights ("onnx"), for small models
+    <cache>/<model>/compiled/<key>/network.pt2             machine code ("aoti"), a few MB; the weights stay outside
+                                  /constants.safetensors   what that code needs and the checkpoint lacks
+                                  /network.onnx            graph with weights ("onnx"), for small models
 
-`folder` is one model's, such as `<cache>/DPT_Large/compiled` (see `folder_of`). Making one happens in a
-process of its own (`compiling.py`), so that a compiler that hangs or dies leaves the eager network
-serving. Loading one needs neither that compiler nor timm, and for "onnx" not even torch.
+Making one happens in a process of its own (`compiling.py`), so that a compiler that hangs or dies leaves the
+eager network serving. Loading one needs neither that compiler nor timm, and for "onnx" not even torch. What
+makes an artefact trustworthy stands in `cache/artefacts.py`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import lru_cache
@@ -29,14 +30,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cache.errors import UsageError
-from depth import artefacts
+from cache import artefacts
+from cache.errors import CacheBusy, DepthmapError, UsageError
 from depth.engines import Compiled, Engine, Onnx, Sizes, kinds, sizes_of
+from depth.models import Model, find
 
 if TYPE_CHECKING:
     import torch
-
-    from depth.models import Model
 
 CODE, GRAPH, CONSTANTS = "network.pt2", "network.onnx", "constants.safetensors"
 TIMEOUT = 1800.0  # seconds; the largest network takes 70 to 350, the latter on a busy machine
@@ -52,17 +52,17 @@ log = logging.getLogger(__name__)
 
 
 def mode() -> str:
-    """`DEPTHMAP_COMPILE`: "0" eager only, "auto" (unset) use what is there and make it while serving, "1" make it."""
+    """`DEPTHMAP_COMPILE`, read at each call.
+
+    "0": eager networks only; what is compiled is neither used nor made. "auto" (unset): what is compiled is
+    used, and `estimator.shared`, which serves page and REST, makes what is missing in the background.
+    "1": every estimator does, also one in a script.
+    """
     chosen = (os.environ.get("DEPTHMAP_COMPILE") or "auto").strip().lower()
     if chosen not in ("0", "1", "auto"):
         raise UsageError("This setting has no such value.", where="DEPTHMAP_COMPILE", expected="0, 1 or auto",
                          got=repr(chosen))
     return chosen
-
-
-def folder_of(directory: Path, model: Model) -> Path:
-    """Where the model's artefacts lie in a cache directory."""
-    return directory / model.name / "compiled"
 
 
 def makeable(model: Model, device: str = "cpu", dtype: str = "float32") -> str | None:
@@ -76,16 +76,11 @@ def runnable(model: Model, device: str = "cpu", dtype: str = "float32") -> tuple
 
 
 def facts(model: Model, kind: str, weights: str) -> dict[str, Any]:
-    """Everything that an artefact depends on. `weights`: their digest ("onnx") or `signature` ("aoti")."""
+    """Everything that an artefact depends on. `weights`: the tensors' digest ("onnx") or `signature` ("aoti")."""
     runtime = "onnxruntime" if kind == "onnx" else "torch"
     return {"layout": LAYOUT, "kind": kind, "model": model.name, "weights": weights, "network": _network(model),
             "dtype": "float32", "device": "cpu", "machine": machine(), "runtime": f"{runtime} {_version(runtime)}",
             "sizes": asdict(sizes_of(model))}
-
-
-def bundled_digest(model: Model) -> str:
-    """The sha256 of the weights that come with the program."""
-    return artefacts.digest(Path(__file__).parent / "weights" / model.bundled)
 
 
 def signature(tensors: Mapping[str, torch.Tensor]) -> str:
@@ -102,13 +97,14 @@ def _inlined(tensor: torch.Tensor) -> list[float]:
     return tensor.flatten().tolist() if tensor.numel() <= INLINED else []
 
 
-def load(folder: Path, about: Mapping[str, Any], tensors: Mapping[str, torch.Tensor] | None = None) -> Engine | None:
-    """The engine of the artefact with exactly these facts, or None. `tensors`: the checkpoint, for "aoti".
+def load(directory: Path, about: Mapping[str, Any],
+         tensors: Mapping[str, torch.Tensor] | None = None) -> Engine | None:
+    """The engine of the artefact with exactly these facts in this cache, or None. `tensors`: for "aoti".
 
     Whatever is wrong with an artefact is one line in the log; the caller goes on without it.
     """
     try:
-        found = artefacts.opened(folder, about)
+        found = artefacts.opened(artefacts.folder_of(directory, about["model"]), about)
         if found is None:
             return None
         path, manifest = found
@@ -131,45 +127,51 @@ def _constants(path: Path, names: Mapping[str, str], tensors: Mapping[str, torch
     return found
 
 
-def make(model: Model, kind: str, folder: Path, directory: Path | None = None, *,
-         timeout: float = TIMEOUT) -> str | None:
+def make(model: Model, kind: str, directory: Path, *, timeout: float = TIMEOUT) -> str | None:
     """Make the artefact in a process of low priority; None if it is there afterwards, else why not.
 
-    `directory` is the cache that holds the weights (None: the default one). Two processes never make the
+    `directory` is the cache that holds the weights and gets the artefact. Two processes never make the
     same: the second one returns at once. Why it failed is remembered (`failed_lately`).
     """
-    import filelock
-
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(folder / ".lock")
+    folder = artefacts.folder_of(directory, model.name)
     try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
+        with artefacts.making(folder):
+            reason = _run([sys.executable, "-m", "depth.compiling", model.name, kind, str(directory)], timeout)
+            _remember(folder, facts(model, kind, weights=""), reason)
+    except CacheBusy:
         return "another process makes it already"
-    about = facts(model, kind, weights="")
-    with lock:
-        reason = _run([sys.executable, "-m", "depth.compiling", model.name, kind, str(folder),
-                       *([str(directory)] if directory else [])], timeout)
-        if reason:
-            log.warning("%s stays uncompiled: %s.", model.name, reason)
-            artefacts.note_failure(folder, about, reason)
-        else:
-            artefacts.forget_failure(folder, about)
+    except (DepthmapError, OSError) as error:  # a cache that cannot be written
+        reason = sentence(error)
+    if reason:
+        log.warning("%s stays uncompiled: %s.", model.name, reason)
     return reason
 
 
-def failed_lately(model: Model, kind: str, folder: Path) -> str | None:
+def _remember(folder: Path, about: Mapping[str, Any], reason: str | None) -> None:
+    if reason:
+        artefacts.note_failure(folder, about, reason)
+    else:
+        artefacts.forget_failure(folder, about)
+
+
+def failed_lately(model: Model, kind: str, directory: Path) -> str | None:
     """Why making it failed within the last week with this installation; None: it may be tried."""
-    return artefacts.failure(folder, facts(model, kind, weights=""))
+    return artefacts.failure(artefacts.folder_of(directory, model.name), facts(model, kind, weights=""))
 
 
-def make_later(model: Model, kind: str, folder: Path, directory: Path | None,
-               done: Callable[[], None]) -> threading.Thread:
-    """`make` on a thread of its own, one at a time in this process; calls `done` if the artefact is there."""
+def make_later(model: Model, kind: str, directory: Path, done: Callable[[], object]) -> threading.Thread | None:
+    """`make` on a thread of its own, one at a time in this process; calls `done` if the artefact is there.
+
+    Nothing is made that failed lately, or for an owner of `done` that is gone when its turn comes.
+    """
+    if failed_lately(model, kind, directory):
+        return None
+    wanted = weakref.WeakMethod(done)
+
     def work() -> None:
         with _ONE_AT_A_TIME:
-            if make(model, kind, folder, directory) is None:
-                done()
+            if wanted() and make(model, kind, directory) is None and (go_over := wanted()):
+                go_over()
 
     thread = threading.Thread(target=work, name=f"compile-{model.name}", daemon=True)
     thread.start()
@@ -179,36 +181,13 @@ def make_later(model: Model, kind: str, folder: Path, directory: Path | None,
 _ONE_AT_A_TIME = threading.Lock()
 
 
-def judge(about: Mapping[str, Any]) -> str:
-    """"ok" if this installation would still load an artefact of these facts, else "stale"."""
-    from depth.models import find
+def is_current(about: Mapping[str, Any], digest: str | None) -> bool:
+    """Would this installation load an artefact of these facts for the model's tensors of this digest?
 
-    try:
-        return "ok" if about == facts(find(about["model"]), about["kind"], about["weights"]) else "stale"
-    except (KeyError, LookupError, ValueError):
-        return "stale"
-
-
-def listed(directory: Path, model: Model) -> tuple[artefacts.Artefact, ...]:
-    """The model's artefacts in a cache directory, for `info`. Cheap, imports no torch."""
-    return artefacts.listed(folder_of(directory, model), judge)
-
-
-def removable(directory: Path, model: Model, digests: set[str] | None = None) -> tuple[Path, ...]:
-    """What `optimize` may delete: what can never be loaded again, and leftovers of dead processes.
-
-    `digests`: of the model's present weight files; an "onnx" artefact of other weights is dead too.
+    Raises KeyError or UnknownModel for facts that are none.
     """
-    dead = [one.path for one in listed(directory, model) if one.state != "ok" or (
-        one.facts["kind"] == "onnx" and digests is not None and one.facts["weights"] not in digests)]
-    return (*dead, *artefacts.leftovers(folder_of(directory, model)))
-
-
-def problems(directory: Path, model: Model) -> tuple[tuple[Path, str], ...]:
-    """For `health`: artefacts that are not trusted or damaged, and makings that failed, each with a reason."""
-    words = {"foreign": "others may write it", "damaged": "a file is missing or cut short"}
-    bad = [(one.path, words[one.state]) for one in listed(directory, model) if one.state in words]
-    return (*bad, *artefacts.failures(folder_of(directory, model)))
+    wanted = about["weights"] if about["kind"] == "aoti" else digest  # machine code serves any weights of its shapes
+    return digest is not None and dict(about) == facts(find(about["model"]), about["kind"], wanted)
 
 
 def _run(command: list[str], timeout: float) -> str | None:

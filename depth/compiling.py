@@ -1,4 +1,4 @@
-"""Make one compiled artefact, in a process of its own: `python -m depth.compiling MODEL KIND FOLDER [CACHE]`.
+"""Make one compiled artefact, in a process of its own: `python -m depth.compiling MODEL KIND CACHE`.
 
 The network is built and loaded as for eager use, exported with free picture sizes, and compiled; the
 artefact is then opened the way its users will open it and must give the eager network's depth at several
@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from depth import artefacts, compiled
+from cache import artefacts
+from depth import compiled, supply
 from depth.engines import LARGEST, MULTIPLE, SMALLEST, Compiled, Eager, Engine, Onnx, Sizes, no_collection, sizes_of
 from depth.models import Model, find
 
@@ -35,15 +36,15 @@ NICENESS = 10
 BATCH = 2  # of the example that is exported; onnxruntime takes any
 
 
-def make(model: Model, kind: str, folder: Path, tensors: Mapping[str, torch.Tensor], digest: str,
+def make(model: Model, kind: str, directory: Path, tensors: Mapping[str, torch.Tensor], digest: str,
          build: Callable[[], nn.Module] | None = None) -> Path:
-    """The published artefact. `tensors`: official layout; `digest`: of their file. Raises what went wrong.
+    """The published artefact. `tensors`: official layout; `digest`: theirs. Raises what went wrong.
 
     `build` gives the network with these tensors, None the model's own.
     """
-    about = facts(model, kind, tensors, digest)
     build = build or partial(_network, model, tensors)
-    return artefacts.publish(folder, about, lambda place: _write(model, kind, tensors, build, place))
+    return artefacts.publish(artefacts.folder_of(directory, model.name), facts(model, kind, tensors, digest),
+                             lambda place: _write(model, kind, tensors, build, place))
 
 
 def facts(model: Model, kind: str, tensors: Mapping[str, torch.Tensor], digest: str) -> dict[str, Any]:
@@ -66,10 +67,9 @@ def _write(model: Model, kind: str, tensors: Mapping[str, torch.Tensor], build: 
 
 
 def _network(model: Model, tensors: Mapping[str, torch.Tensor]) -> nn.Module:
-    from depth.networks import checkpoints
     from depth.tuning import simplified
 
-    return simplified(checkpoints.load(model, tensors)).requires_grad_(False)
+    return simplified(supply.network(model, tensors)).requires_grad_(False)
 
 
 def _aoti(network: nn.Module, model: Model, sizes: Sizes, tensors: Mapping[str, torch.Tensor],
@@ -176,16 +176,6 @@ def _picture(h: int, w: int) -> np.ndarray:
     return (planes + np.random.default_rng(0).normal(0, 0.1, planes.shape)).astype(np.float32)[None]
 
 
-def _weights(model: Model, directory: Path | None) -> tuple[Mapping[str, torch.Tensor], str]:
-    """The tensors that the estimator would use, and their file's digest. Never downloads."""
-    from depth import estimator
-
-    if model.bundled:
-        return estimator._tensors(model, None, None, None, None)[0], compiled.bundled_digest(model)
-    opened = estimator.manager(directory).open(model.name, offline=True)
-    return opened.tensors, opened.digest
-
-
 def _end_with_parent() -> None:
     """Nobody waits for the artefact any more when the process that asked for it is gone."""
     parent = os.getppid()
@@ -200,7 +190,7 @@ def _end_with_parent() -> None:
 
 
 def main(arguments: list[str]) -> int:
-    model, kind, folder, *rest = arguments
+    model, kind, directory = find(arguments[0]), arguments[1], Path(arguments[2])
     if hasattr(os, "nice"):
         os.nice(NICENESS)
     _end_with_parent()
@@ -209,8 +199,9 @@ def main(arguments: list[str]) -> int:
         try:
             with no_collection():
                 import torch  # noqa: F401
-            tensors, digest = _weights(find(model), Path(rest[0]) if rest else None)
-            make(find(model), kind, Path(folder), tensors, digest)
+            cache = supply.manager(directory)
+            tensors, _ = supply.tensors(model, cache=cache, offline=True)
+            make(model, kind, directory, tensors, supply.digest(model, cache) or "")
         except Exception as error:
             sys.stderr.write(f"\n{compiled.sentence(error)}\n")
             return 1

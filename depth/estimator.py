@@ -1,4 +1,4 @@
-"""Picture in, `DepthMap` out, and the only door between `depth/` and `cache/`.
+"""Picture in, `DepthMap` out.
 
     MiDaSDepthEstimator("DPT_Large").predict("photo.jpg").values
 
@@ -11,22 +11,22 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cache.errors import DepthmapError, ImageError, WeightsError, WrongCheckpoint
-from depth import artefacts, compiled, images
+from cache.errors import ImageError, WeightsError
+from depth import compiled, images, supply
 from depth.batching import Batcher
 from depth.depthmap import DepthMap, Timings
 from depth.devices import device_name, dtype_name, is_out_of_memory
 from depth.engines import Eager, Engine, Switch, no_collection
-from depth.models import DEFAULT, MODELS, Model, find
+from depth.models import DEFAULT, Model, find
 from depth.pool import Pool
+from depth.supply import manager as manager
 
 if TYPE_CHECKING:
     import torch
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
     Picture = str | Path | Image.Image | np.ndarray
 
-BUNDLED = Path(__file__).parent / "weights"
 CHUNK = 16  # pictures whose inputs are held at once
 
 
@@ -62,7 +61,7 @@ class MiDaSDepthEstimator:
         self.device = device_name(device)
         self.dtype = dtype_name(dtype)
         start = time.perf_counter()
-        self._cache = manager if manager is not None or weights is not None else _default_manager()
+        self._cache = manager if manager is not None or weights is not None else supply.manager()
         self._engine, self.source = self._open(weights, progress, cancel)
         self.load_seconds = time.perf_counter() - start
         self._requests = Batcher(self._pass, is_out_of_memory)
@@ -84,13 +83,13 @@ class MiDaSDepthEstimator:
         kind = self._wanted()
         if kind is None:
             return None
-        return compiled.make(self.model, kind, self._folder, self._directory) or self._go_over()
+        return compiled.make(self.model, kind, self._cache.store.directory) or self._go_over()
 
     def compile_later(self) -> None:
         """`compile` in the background, where the settings allow it and it did not fail lately; this one goes on."""
         kind = self._wanted()
-        if kind is not None and compiled.mode() != "0" and not compiled.failed_lately(self.model, kind, self._folder):
-            compiled.make_later(self.model, kind, self._folder, self._directory, self._go_over)
+        if kind is not None:
+            compiled.make_later(self.model, kind, self._cache.store.directory, self._go_over)
 
     def predict(self, image: Picture) -> DepthMap:
         """Relative inverse depth at the picture's own size: larger is nearer, no unit.
@@ -135,26 +134,25 @@ class MiDaSDepthEstimator:
         """The fastest engine that is ready now, and where its weights came from."""
         self._compilable = (weights is None and compiled.mode() != "0"
                             and compiled.runnable(self.model, self.device, self.dtype) != ())
-        digest = _digest(self.model, self._cache) if self._compilable else None
-        if digest and (fast := self._compiled("onnx", digest)):
-            return Switch(lambda: self._eager(self._tensors(None, progress, cancel)[0]), fast), "compiled"
+        if fast := self._ready("onnx"):
+            supply.use(self.model, self._cache)
+            return Switch(lambda: self._eager(*supply.tensors(self.model, cache=self._cache)), fast), "compiled"
         with no_collection():
-            tensors, source = self._tensors(weights, progress, cancel)
-            fast = self._compiled("aoti", compiled.signature(tensors), tensors) if self._compilable else None
-            return Switch(lambda: self._eager(tensors, source), fast), source
+            tensors, source = supply.tensors(self.model, weights, self._cache, progress=progress, cancel=cancel)
+            return Switch(lambda: self._eager(tensors, source), self._ready("aoti", tensors)), source
 
-    def _tensors(self, weights: str | Path | None, progress: ProgressCallback | None,
-                 cancel: threading.Event | None) -> tuple[dict[str, torch.Tensor], str]:
-        return _tensors(self.model, weights, self._cache, progress, cancel)
-
-    def _eager(self, tensors: dict[str, torch.Tensor], source: str = "cache") -> Engine:
+    def _eager(self, tensors: dict[str, torch.Tensor], source: str) -> Engine:
         with no_collection():
-            return Eager(_network(self.model, tensors, source), self.device, self.dtype)
+            return Eager(supply.network(self.model, tensors, source), self.device, self.dtype)
 
-    def _compiled(self, kind: str, weights: str, tensors: dict[str, torch.Tensor] | None = None) -> Engine | None:
-        if kind not in compiled.runnable(self.model, self.device, self.dtype):
+    def _ready(self, kind: str, tensors: dict[str, torch.Tensor] | None = None) -> Engine | None:
+        """The engine of the artefact that fits these weights, if there is one. `tensors`: for "aoti"."""
+        if not self._compilable or kind not in compiled.runnable(self.model, self.device, self.dtype):
             return None
-        return compiled.load(self._folder, compiled.facts(self.model, kind, weights), tensors)
+        weights = supply.digest(self.model, self._cache) if kind == "onnx" else compiled.signature(tensors)
+        if weights is None:
+            return None
+        return compiled.load(self._cache.store.directory, compiled.facts(self.model, kind, weights), tensors)
 
     def _wanted(self) -> str | None:
         """The kind of artefact to make: the fastest that can be made here, unless it serves already."""
@@ -163,37 +161,18 @@ class MiDaSDepthEstimator:
 
     def _go_over(self) -> str | None:
         """Serve from the artefact that was made; None, or why not."""
-        if digest := _digest(self.model, self._cache):
-            fast = self._compiled("onnx", digest)
-        if not digest or fast is None:
-            tensors, _ = self._tensors(None, None, None)
-            fast = self._compiled("aoti", compiled.signature(tensors), tensors)
+        fast = self._ready("onnx") or self._ready(
+            "aoti", supply.tensors(self.model, cache=self._cache, offline=True)[0])
         if fast is None:
             return "the compiled network could not be opened"
         self._engine.use(fast)
         return None
-
-    @property
-    def _directory(self) -> Path:
-        return self._cache.store.directory
-
-    @property
-    def _folder(self) -> Path:
-        return compiled.folder_of(self._directory, self.model)
 
     def _answer(self, taken: _Input, output: np.ndarray, seconds: float) -> DepthMap:
         start = time.perf_counter()
         values = images.restore(output, taken.size)
         return DepthMap(values, self.model.name,
                         Timings(self.load_seconds, taken.seconds, seconds, time.perf_counter() - start))
-
-
-def manager(directory: str | Path | None = None) -> ModelManager:
-    """The cache for this project's models, in its default directory if None. Imports no torch."""
-    from cache.manager import ModelManager
-
-    checkpoints = [_checkpoint(model) for model in MODELS if not model.bundled]
-    return ModelManager(checkpoints, None if directory is None else Path(directory))
 
 
 def shared(name: str = DEFAULT, device: str | None = None, *, manager: ModelManager | None = None,
@@ -203,9 +182,15 @@ def shared(name: str = DEFAULT, device: str | None = None, *, manager: ModelMana
     Users who ask at the same time cause one load: the first one's callbacks hear of it, the others
     wait. At most `DEPTHMAP_MAX_LOADED` (2) estimators of together `DEPTHMAP_MAX_LOADED_BYTES` (4 GiB) are
     kept, but always the newest; the least recently used goes first and lives on while somebody uses it.
+    Its compiled network, if there is none yet, is made in the background (see `compiled.mode`).
     """
     model = find(name)
-    load = partial(MiDaSDepthEstimator, model.name, device=device, manager=manager, progress=progress, cancel=cancel)
+
+    def load() -> MiDaSDepthEstimator:
+        made = MiDaSDepthEstimator(model.name, device=device, manager=manager, progress=progress, cancel=cancel)
+        made.compile_later()
+        return made
+
     return _POOL.get((model.name, device_name(device)), load, cancel)
 
 
@@ -233,71 +218,3 @@ def _prepare(picture: Picture, model: Model) -> _Input:
     start = time.perf_counter()
     rgb = images.open_rgb(picture)
     return _Input(images.network_input(rgb, model), rgb.shape[:2], time.perf_counter() - start)
-
-
-def _checkpoint(model: Model) -> Any:
-    """The model as the cache sees it; torch is imported when a function of it is called."""
-    from cache.records import Checkpoint
-
-    def to_official(tensors):
-        from depth.networks import checkpoints
-
-        return _translated(model, lambda: checkpoints.to_official(model, tensors))
-
-    def schema():
-        from depth.networks import checkpoints
-
-        return checkpoints.schema(model)
-
-    return Checkpoint(model.name, model.aliases, model.sources, to_official, schema)
-
-
-def _tensors(model: Model, weights: str | Path | None, cache: ModelManager | None,
-             progress: ProgressCallback | None, cancel: threading.Event | None) -> tuple[dict[str, torch.Tensor], str]:
-    """The model's tensors and where they came from: the user's own file, the bundled one, or the cache."""
-    if weights is None and not model.bundled:
-        opened = (cache or manager()).open(model.name, progress=progress, cancel=cancel)
-        return opened.tensors, opened.source
-    from cache.formats import read
-
-    path = Path(weights) if weights is not None else BUNDLED / model.bundled
-    tensors, _ = read(path)
-    return tensors, path.name if weights is not None else "bundled"
-
-
-def _network(model: Model, tensors: dict[str, torch.Tensor], where: str) -> torch.nn.Module:
-    from depth.networks import checkpoints
-    from depth.tuning import WithoutValues
-
-    with WithoutValues():
-        return _translated(model, lambda: checkpoints.load(model, tensors), where)
-
-
-def _translated(model: Model, work: Callable, where: str | None = None) -> Any:
-    """What `work` returns; the networks' own error becomes one of the project's tree."""
-    from depth.networks.checkpoints import CheckpointError
-
-    try:
-        return work()
-    except CheckpointError as error:
-        raise WrongCheckpoint(f"These weights do not fit {model.name}.", where=where, got=str(error).rstrip("."),
-                              next_step="Name the model they were made for, or choose another file.") from error
-
-
-def _default_manager() -> ModelManager:
-    return manager()
-
-
-def _digest(model: Model, cache: ModelManager) -> str | None:
-    """The sha256 of the weights that would be opened, without opening them; None if there are none yet."""
-    if model.bundled:
-        path = BUNDLED / model.bundled
-        return artefacts.digest(path) if path.exists() else None
-    from cache.records import FORMATS
-
-    try:
-        manifest = cache.store.folder(model.name).manifest()
-    except DepthmapError:
-        return None
-    files = manifest.files if manifest else {}
-    return next((files[format].sha256 for format in FORMATS if format in files), None)

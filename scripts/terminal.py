@@ -47,7 +47,7 @@ def lines(message: object) -> str:
 
 def open_manager(cache_dir: str | None) -> ModelManager:
     """The cache of the product's models."""
-    from depth.estimator import manager
+    from depth.supply import manager
 
     return manager(cache_dir)
 

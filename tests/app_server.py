@@ -83,8 +83,8 @@ def remote_weights() -> bytes:
     import torch
     from safetensors.torch import load_file
 
-    from depth.estimator import BUNDLED
     from depth.models import find
+    from depth.supply import BUNDLED
 
     tensors, file = load_file(BUNDLED / find("Tiny").bundled), io.BytesIO()
     torch.save({key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in tensors.items()}, file)

@@ -15,12 +15,12 @@ ROOT = Path(__file__).resolve().parents[1]
 HOME = Path(tempfile.mkdtemp(prefix="depthmap-tests-"))
 
 for name in ("SPACE_ID", "SYSTEM", "GRADIO_SSR_MODE", "HF_TOKEN", "HF_ENDPOINT", "DEPTHMAP_ADMIN_TOKEN",
-             "DEPTHMAP_FORMATS", "DEPTHMAP_CACHE_MAX_BYTES", "DEPTHMAP_COMPILE", "DEPTHMAP_MAX_LOADED",
-             "DEPTHMAP_MAX_LOADED_BYTES", "DEPTHMAP_MODEL"):
+             "DEPTHMAP_FORMATS", "DEPTHMAP_CACHE_MAX_BYTES", "DEPTHMAP_MAX_LOADED", "DEPTHMAP_MAX_LOADED_BYTES",
+             "DEPTHMAP_MODEL"):
     os.environ.pop(name, None)
 os.environ.update(
     HF_HOME=str(HOME / "hf"), HF_HUB_CACHE=str(HOME / "hf" / "hub"), DEPTHMAP_CACHE=str(HOME / "models"),
-    HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", HF_HUB_DISABLE_PROGRESS_BARS="1",
+    DEPTHMAP_COMPILE="0", HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", HF_HUB_DISABLE_PROGRESS_BARS="1",
     GRADIO_ANALYTICS_ENABLED="False", GRADIO_TEMP_DIR=str(HOME / "gradio"), DO_NOT_TRACK="1",
 )
 sys.path.insert(0, str(ROOT))

@@ -7,14 +7,16 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
 import pytest
 import torch
 
+from cache import artefacts
 from cache.errors import UsageError
-from depth import artefacts, compiled, compiling
+from depth import compiled, compiling
 from depth.engines import Eager, Sizes
 from depth.models import find
 from tests.test_engines import Toy, picture
@@ -49,9 +51,19 @@ def about(kind="aoti", row=ROW, tensors=TENSORS):
     return compiled.facts(row, kind, compiled.signature(tensors))
 
 
-def published(folder, facts=None, content=b"code"):
-    return artefacts.publish(folder, facts or about(),
+def folder_in(directory):
+    return artefacts.folder_of(directory, ROW.name)
+
+
+def published(directory, facts=None, content=b"code"):
+    return artefacts.publish(folder_in(directory), facts or about(),
                              lambda place: (place / "network.pt2").write_bytes(content) and {})
+
+
+def states(directory, digest="w"):
+    """What the cache says of the artefacts: path → state."""
+    found = artefacts.listed(folder_in(directory), lambda facts: compiled.is_current(facts, digest))
+    return {one.path: one.state for one in found}
 
 
 # --- what an artefact depends on
@@ -105,7 +117,7 @@ def test_facts_need_no_torch():
 
 
 def test_an_artefact_is_private(tmp_path):
-    path = published(tmp_path / "compiled")
+    path = published(tmp_path)
     modes = {place.stat().st_mode & 0o077 for place in (path.parent, path, path / "network.pt2")}
     assert modes == {0}
 
@@ -116,19 +128,19 @@ def test_a_failed_writing_leaves_nothing(tmp_path):
         raise OSError("no space")
 
     with pytest.raises(OSError, match="no space"):
-        artefacts.publish(tmp_path, about(), write)
-    assert list(tmp_path.iterdir()) == []
+        artefacts.publish(folder_in(tmp_path), about(), write)
+    assert list(folder_in(tmp_path).iterdir()) == []
 
 
 def test_publishing_again_replaces(tmp_path):
     published(tmp_path)
     path = published(tmp_path, content=b"newer")
     assert (path / "network.pt2").read_bytes() == b"newer"
-    assert artefacts.opened(tmp_path, about())[0] == path
+    assert artefacts.opened(folder_in(tmp_path), about())[0] == path
 
 
 def test_what_was_never_made_is_absent(tmp_path):
-    assert artefacts.opened(tmp_path, about()) is None
+    assert artefacts.opened(folder_in(tmp_path), about()) is None
     assert compiled.load(tmp_path / "nowhere", about(), TENSORS) is None
 
 
@@ -162,46 +174,60 @@ def add_a_link(path):
 @pytest.mark.parametrize("harm", [damage_content, damage_manifest, damage_facts, open_the_file, open_the_folder,
                                   add_a_link], ids=lambda harm: harm.__name__)
 def test_what_others_could_have_changed_is_never_loaded(tmp_path, harm, caplog):
-    harm(published(tmp_path / "compiled"))
-    assert compiled.load(tmp_path / "compiled", about(), TENSORS) is None
+    path = published(tmp_path)
+    assert artefacts.opened(folder_in(tmp_path), about())
+    harm(path)
+    assert compiled.load(tmp_path, about(), TENSORS) is None
     assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert artefacts.broken(path) or harm is damage_facts
 
 
 def test_native_code_that_is_none_is_one_line_in_the_log(tmp_path, caplog):
-    artefacts.publish(tmp_path, about(), lambda place: (place / "network.pt2").write_bytes(b"PK no zip") and {
-        "constants": {}})
+    artefacts.publish(folder_in(tmp_path), about(),
+                      lambda place: (place / "network.pt2").write_bytes(b"PK no zip") and {"constants": {}})
     assert compiled.load(tmp_path, about(), TENSORS) is None
     assert len(caplog.records) == 1
 
 
 def test_listing_tells_stale_from_good(tmp_path):
-    folder = compiled.folder_of(tmp_path, ROW)
-    good = {**compiled.facts(find("DPT_Large"), "aoti", "w")}
-    published(folder, good)
-    published(folder, {**good, "runtime": "torch 1.0"})
-    assert sorted(one.state for one in compiled.listed(tmp_path, ROW)) == ["ok", "stale"]
-
-
-def test_optimize_may_remove_the_stale_and_the_leftovers(tmp_path):
-    folder = compiled.folder_of(tmp_path, ROW)
     good = compiled.facts(find("DPT_Large"), "aoti", "w")
-    published(folder, good)
-    stale = published(folder, {**good, "runtime": "torch 1.0"})
-    leftover = folder / ".abc.tmp"
-    leftover.mkdir()
-    os.utime(leftover, (time.time() - 2 * artefacts.LEFTOVER,) * 2)
-    (folder / ".young.tmp").mkdir()
-    dead = compiled.removable(tmp_path, ROW)
-    assert set(dead) == {stale, leftover}
-    for path in dead:
-        artefacts.remove(path)
-    assert compiled.removable(tmp_path, ROW) == () and len(compiled.listed(tmp_path, ROW)) == 1
+    kept, old = published(tmp_path, good), published(tmp_path, {**good, "runtime": "torch 1.0"})
+    assert states(tmp_path) == {kept: "ok", old: "stale"}
 
 
-def test_health_names_what_is_open_to_others(tmp_path):
-    path = published(compiled.folder_of(tmp_path, ROW))
-    (path / "network.pt2").chmod(0o622)
-    assert compiled.problems(tmp_path, ROW) == ((path, "others may write it"),)
+def test_without_weights_everything_is_stale(tmp_path):
+    path = published(tmp_path, compiled.facts(find("DPT_Large"), "aoti", "w"))
+    assert states(tmp_path, digest=None) == {path: "stale"}
+
+
+def test_a_graph_with_weights_is_stale_when_these_are_others(tmp_path):
+    path = published(tmp_path, compiled.facts(find("DPT_Large"), "onnx", "w"))
+    assert (states(tmp_path, "w"), states(tmp_path, "x")) == ({path: "ok"}, {path: "stale"})
+
+
+def test_a_temporary_folder_is_a_leftover_unless_somebody_makes_it(tmp_path):
+    (folder_in(tmp_path) / ".abc.tmp").mkdir(parents=True)
+    assert list(states(tmp_path).values()) == ["leftover"]
+    with artefacts.making(folder_in(tmp_path)):
+        assert list(states(tmp_path).values()) == ["making"]
+
+
+def test_a_linked_folder_is_foreign_and_only_the_link_is_removed(tmp_path):
+    other = tmp_path / "other"
+    (other / "precious").mkdir(parents=True)
+    folder_in(tmp_path).parent.mkdir()
+    folder_in(tmp_path).symlink_to(other)
+    assert states(tmp_path) == {folder_in(tmp_path): "foreign"}
+    artefacts.remove(folder_in(tmp_path))
+    assert (other / "precious").is_dir() and not folder_in(tmp_path).is_symlink()
+
+
+@pytest.mark.parametrize("manifest", ["", "{", "[]", "null", '{"files": 1}', '{"files": {"a": {}}, "facts": {}}',
+                                      '{"files": {"../a": {"size": 1, "sha256": "x"}}, "facts": {}}', "[" * 100_000])
+def test_a_nonsense_manifest_is_damage_and_no_error(tmp_path, manifest):
+    path = published(tmp_path)
+    (path / "manifest.json").write_text(manifest)
+    assert states(tmp_path) == {path: "damaged"} and artefacts.broken(path)
 
 
 # --- making one
@@ -226,19 +252,33 @@ def test_a_making_that_is_killed_has_a_reason():
 
 
 def test_without_weights_nothing_is_made(tmp_path, caplog):
-    folder = compiled.folder_of(tmp_path, find("MiDaS_small"))
-    reason = compiled.make(find("MiDaS_small"), "aoti", folder, tmp_path)
-    assert reason and "MiDaS_small stays uncompiled" in caplog.text
-    assert compiled.failed_lately(find("MiDaS_small"), "aoti", folder) == reason
-    assert [why for _, why in compiled.problems(tmp_path, find("MiDaS_small"))] == [reason]
-    assert compiled.listed(tmp_path, find("MiDaS_small")) == ()
+    small = find("MiDaS_small")
+    reason = compiled.make(small, "aoti", tmp_path)
+    assert "MiDaS_small stays uncompiled" in caplog.text
+    assert compiled.failed_lately(small, "aoti", tmp_path) == reason != ""
+    assert [(one.state, one.reason) for one in artefacts.listed(artefacts.folder_of(tmp_path, small.name))] == [
+        ("failed", reason)]
+
+
+def test_a_making_that_hangs_leaves_a_note_and_nothing_else(tmp_path):
+    assert compiled.make(find("Tiny"), "onnx", tmp_path, timeout=0.2) == "it took longer than 0.2 seconds"
+    assert [one.state for one in artefacts.listed(artefacts.folder_of(tmp_path, "Tiny"))] == ["failed"]
 
 
 def test_who_comes_second_does_not_make_the_same(tmp_path):
-    import filelock
+    with artefacts.making(artefacts.folder_of(tmp_path, "MiDaS_small")):
+        assert compiled.make(find("MiDaS_small"), "aoti", tmp_path) == "another process makes it already"
 
-    with filelock.FileLock(tmp_path / ".lock"):
-        assert compiled.make(find("MiDaS_small"), "aoti", tmp_path, tmp_path) == "another process makes it already"
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="needs a folder that this user cannot write")
+def test_a_read_only_cache_is_a_reason_and_no_crash(tmp_path):
+    tmp_path.chmod(0o500)
+    assert "ermission" in compiled.make(find("Tiny"), "onnx", tmp_path)
+
+
+def test_a_cache_that_is_a_file_is_a_reason_and_no_crash(tmp_path):
+    (tmp_path / "cache").write_text("")
+    assert compiled.make(find("Tiny"), "onnx", tmp_path / "cache")
 
 
 def test_a_failure_is_remembered_for_a_week(tmp_path):
@@ -247,6 +287,44 @@ def test_a_failure_is_remembered_for_a_week(tmp_path):
     note = next(tmp_path.glob("*.failed.json"))
     note.write_text(json.dumps({**json.loads(note.read_text()), "time": time.time() - 8 * 86_400}))
     assert artefacts.failure(tmp_path, about()) is None
+
+
+class Owner:
+    """Somebody who wants a compiled network."""
+
+    def __init__(self):
+        self.told = threading.Event()
+
+    def go_over(self):
+        self.told.set()
+
+
+@pytest.fixture
+def makings(monkeypatch):
+    """Makings that take no compiler: the list of what was made."""
+    made = []
+    monkeypatch.setattr(compiled, "make", lambda model, kind, directory: made.append((model.name, kind)))
+    return made
+
+
+def test_the_owner_hears_of_what_was_made_in_the_background(tmp_path, makings):
+    owner = Owner()
+    compiled.make_later(ROW, "aoti", tmp_path, owner.go_over).join(30)
+    assert owner.told.is_set() and makings == [("DPT_Large", "aoti")]
+
+
+def test_nothing_is_made_for_an_owner_that_is_gone(tmp_path, makings):
+    owner = Owner()
+    with compiled._ONE_AT_A_TIME:
+        thread = compiled.make_later(ROW, "aoti", tmp_path, owner.go_over)
+        del owner
+    thread.join(30)
+    assert makings == []
+
+
+def test_nothing_is_made_that_failed_lately(tmp_path, makings):
+    artefacts.note_failure(folder_in(tmp_path), compiled.facts(ROW, "aoti", ""), "no compiler")
+    assert compiled.make_later(ROW, "aoti", tmp_path, Owner().go_over) is None
 
 
 def test_an_unequal_network_is_noticed():
@@ -258,9 +336,8 @@ def test_an_unequal_network_is_noticed():
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """A toy, compiled for free sizes."""
-    folder, tensors = tmp_path_factory.mktemp("made"), weights(0)
-    path = compiling.make(ROW, "aoti", folder, tensors, "", build=lambda: network(tensors))
-    return folder, path
+    directory, tensors = tmp_path_factory.mktemp("made"), weights(0)
+    return directory, compiling.make(ROW, "aoti", directory, tensors, "", build=lambda: network(tensors))
 
 
 @pytest.mark.slow

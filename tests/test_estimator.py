@@ -20,7 +20,7 @@ from cache.errors import (
     WeightsError,
     WrongCheckpoint,
 )
-from depth import DepthMap, MiDaSDepthEstimator, estimator
+from depth import DepthMap, MiDaSDepthEstimator, estimator, supply
 from depth.images import network_size
 from depth.models import MODELS, find
 from depth.networks import checkpoints
@@ -238,7 +238,7 @@ def test_training_checkpoint_with_optimizer_is_read(tmp_path, tiny):
 
 
 def test_shared_gives_one_estimator_for_all_spellings_and_unloads(weights, monkeypatch):
-    monkeypatch.setattr(estimator, "BUNDLED", weights.parent)
+    monkeypatch.setattr(supply, "BUNDLED", weights.parent)
     estimator.unload()
     first = estimator.shared("Tiny", "cpu")
     assert estimator.shared("TINY", "cpu") is first and estimator.loaded() == ("Tiny",)
