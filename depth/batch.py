@@ -16,7 +16,7 @@ import logging
 import threading
 import time
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -59,27 +59,44 @@ class Record:
     outputs: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Limits:
+    """The most `pictures` of a run, and of a zip that it writes the most `bytes`; None sets no limit."""
+
+    pictures: int | None = None
+    bytes: int | None = None
+
+    def check(self, pictures: int) -> None:
+        """Raise UsageError for more pictures than that."""
+        if self.pictures is not None and pictures > self.pictures:
+            raise UsageError("These are too many pictures for one run.", expected=f"at most {self.pictures}",
+                             got=pictures, next_step="Share them among several runs.")
+
+
 def run(inputs: Iterable[str | Path], output: str | Path, estimator: Estimator | Callable[[], Estimator], *,
         options: Options | None = None, overwrite: bool = False, cancel: threading.Event | None = None,
-        label: str | None = None) -> Iterator[Record]:
+        label: str | None = None, names: Mapping[Path, str] | None = None,
+        limits: Limits | None = None) -> Iterator[Record]:
     """Estimate the depth of every picture in files, folders and zips; one `Record` each, as it is done.
 
     `output` is a folder, or a zip where it ends so. `estimator` may be a function that gives one: it is
     called at the first picture that is not done yet, and what it raises ends the run. `label` names the
-    model in the ledger (with weights of your own: say which); None takes the estimator's.
+    model in the ledger (with weights of your own: say which); None takes the estimator's. `names` tells what
+    people call an input whose file is called otherwise. `limits` bound what strangers may ask for.
 
     Setting `cancel` ends the run after the picture in hand; what is done is kept, and a report is written
     either way. Closing the generator also ends a run, but then a zip is not written. Raises UsageError
     and ArchiveError before the first picture, NoSpace when the disk is full.
     """
-    options, output = options or Options(), Path(output)
+    options, output, limits = options or Options(), Path(output), limits or Limits()
     inputs = [Path(path) for path in inputs]
     _check_output(inputs, output, overwrite)
-    sources = find(inputs, output)
+    sources = find(inputs, output, names)
+    limits.check(len(sources))
     make(output.parent if is_zip(output) else output)
     label = label or str(getattr(getattr(estimator, "model", None), "name", None) or type(estimator).__name__)
     load = cache(estimator if not hasattr(estimator, "predict") else lambda: estimator)
-    job = Job(load, options, label, overwrite, cancel or threading.Event())
+    job = Job(load, options, label, overwrite, cancel or threading.Event(), limits)
     return _into_zip(job, sources, output) if is_zip(output) else _into_folder(job, sources, output)
 
 
@@ -92,6 +109,7 @@ class Job:
     label: str
     overwrite: bool
     cancel: threading.Event
+    limits: Limits
 
     def identity(self, source: Source) -> Identity:
         """What an output of this run depends on. Raises OSError if the picture is gone."""
@@ -124,6 +142,8 @@ def _into_zip(job: Job, sources: list[Source], output: Path) -> Iterator[Record]
                     archive.write(Path(scratch) / name, name, compress_type=_compression(name))
                     (Path(scratch) / name).unlink()
             yield records[-1]
+            if job.limits.bytes is not None and path.stat().st_size > job.limits.bytes:
+                break  # the rest is left out, and the report says that the run is not complete
         archive.writestr(REPORT, _report(job, records, len(sources), started), zipfile.ZIP_DEFLATED)
         archive.close()
 

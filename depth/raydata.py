@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from cache import errors
 from cache.errors import DepthmapError, UsageError
 from depth import models, sources, tables
-from depth.batch import Estimator, Job, Record, do_one, make
+from depth.batch import Estimator, Job, Limits, Record, do_one, make
 from depth.outputs import Ledger, Options, digest
 from depth.sources import Opener, Source, is_zip
 from depth.tables import CHUNK, Parts, is_table
@@ -91,7 +91,7 @@ class Worker:
     """One process of the cluster: portions of the work in, records out; the depth goes straight to the output."""
 
     def __init__(self, task: Task):
-        self._job = Job(cache(task.load), task.options, task.label, False, Event())
+        self._job = Job(cache(task.load), task.options, task.label, False, Event(), Limits())
         self._output = task.output
         self._parts = Parts(task.output) if is_table(task.output) else None
         self._ledger = None if self._parts else Ledger(task.output)

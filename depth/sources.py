@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import unicodedata
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -41,33 +41,33 @@ class Source:
         return f"{found.st_size}-{found.st_mtime_ns}"
 
 
-def find(inputs: Iterable[Path], output: Path | None = None) -> list[Source]:
+def find(inputs: Iterable[Path], output: Path | None = None, names: Mapping[Path, str] | None = None) -> list[Source]:
     """The pictures in files, folders (all the way down) and zips, in a stable order, each once.
 
     A file named by itself is taken whatever its ending; in folders and zips the ending decides, and hidden
-    files and the output folder are left out. Raises UsageError for a path that is not there, and if there
-    is no picture.
+    files and the output folder are left out. `names` tells what people call an input whose file is called
+    otherwise. Raises UsageError for a path that is not there, and if there is no picture.
     """
-    inputs = list(inputs)
+    inputs, names = list(inputs), names or {}
     several = sum(path.is_dir() or is_zip(path) for path in inputs) > 1
     found: list[tuple[str, Path, zipfile.ZipInfo | None]] = []
     for path in inputs:
-        prefix = f"{path.resolve().stem if is_zip(path) else path.resolve().name}/" if several else ""
+        called = Path(names.get(path) or path.resolve().name)
+        prefix = f"{called.stem if is_zip(path) else called.name}/" if several else ""
         if path.is_dir():
             found += [(prefix + file.relative_to(path).as_posix(), file, None) for file in _pictures(path, output)]
         elif is_zip(path) and path.is_file():
             found += [(prefix + entry.filename, path, entry) for entry in _entries(path)]
         elif path.is_file():
-            found.append((path.name, path, None))
+            found.append((names.get(path, path.name), path, None))
         else:
             raise UsageError("There is no such file or folder.", where=path)
     if not found:
         raise UsageError("There are no pictures here.", where=", ".join(path.name or str(path) for path in inputs),
                          expected="files ending in " + ", ".join(sorted(SUFFIXES)))
     unique = {(path.resolve(), entry.filename if entry else ""): (name, path, entry) for name, path, entry in found}
-    names = [name for name, _, _ in unique.values()]
-    return [Source(name, stem, path, entry)
-            for (name, path, entry), stem in zip(unique.values(), stems(names), strict=True)]
+    tame = stems([name for name, _, _ in unique.values()])
+    return [Source(name, stem, path, entry) for (name, path, entry), stem in zip(unique.values(), tame, strict=True)]
 
 
 class Opener:

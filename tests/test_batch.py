@@ -119,6 +119,16 @@ def test_same_names_given_one_by_one_are_numbered(tmp_path):
     assert [record.outputs[0] for record in records] == ["x_depth16.png", "x-2_depth16.png", "X-3_depth16.png"]
 
 
+@pytest.mark.parametrize(("name", "output"), [
+    ("../../etc/passwd.png", "etc/passwd_depth16.png"), ("C:\\x.png", "C_/x_depth16.png"), ("Å\x00 ☃.jpg", "Å_ ☃_depth16.png"),
+    ("...", "picture_depth16.png"),
+])
+def test_name_that_a_stranger_gave_is_told_as_it_is_and_written_tamely(tmp_path, name, output):
+    path = picture(tmp_path / "in.png")
+    (record,) = go([path], tmp_path / "out", names={path: name})
+    assert (record.name, record.outputs) == (name, (output,)) and (tmp_path / "out" / output).is_file()
+
+
 def test_a_picture_named_twice_is_done_once(photos, tmp_path):
     assert len(go([photos, photos / "one.jpg"], tmp_path / "out")) == 2
 
@@ -336,6 +346,22 @@ def test_existing_zip_is_kept_unless_overwriting(photos, tmp_path):
         go([photos], tmp_path / "out.zip")
     assert (tmp_path / "out.zip").read_text() == "precious"
     assert all(record.ok for record in go([photos], tmp_path / "out.zip", overwrite=True))
+
+
+# --- what strangers may ask for
+
+def test_too_many_pictures_are_refused_before_the_first(photos, tmp_path):
+    with pytest.raises(UsageError, match="at most 1, got 2"):
+        go([photos], tmp_path / "out.zip", limits=batch.Limits(pictures=1))
+    assert not (tmp_path / "out.zip").exists()
+
+
+def test_zip_that_grows_too_large_ends_whole_and_says_that_it_is_not_complete(photos, tmp_path):
+    records = go([photos], tmp_path / "out.zip", limits=batch.Limits(bytes=1))
+    with zipfile.ZipFile(tmp_path / "out.zip") as archive:
+        report = json.loads(archive.read("report.json"))
+        assert set(archive.namelist()) == {"one_depth16.png", "report.json"}
+    assert (len(records), report["total"], report["complete"]) == (1, 2, False)
 
 
 # --- hostile archives
