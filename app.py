@@ -11,13 +11,19 @@ from __future__ import annotations
 import argparse
 import html
 import os
+import shutil
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from depth.video import VideoOptions
 
 
 def read_options(argv: list[str] | None = None) -> argparse.Namespace:
@@ -54,14 +60,20 @@ from cache.actions import Actions, export_name  # noqa: E402
 from cache.errors import DepthmapError, ImageError, NotAvailable, UsageError  # noqa: E402
 from cache.records import FORMATS, Plan, to_json  # noqa: E402
 from cache.turns import RUNNING, WAITING  # noqa: E402
-from depth import estimator, images, render, results  # noqa: E402
+from depth import batch, estimator, images, render, results, sources  # noqa: E402
 from depth.models import DEFAULT, MODELS, find  # noqa: E402
+from depth.outputs import FORMATS as DEPTH_FORMATS  # noqa: E402
+from depth.outputs import Options  # noqa: E402
 
 THEME = gr.themes.Default(primary_hue="indigo", neutral_hue="slate", font=("system-ui", "sans-serif"),
                           font_mono=("ui-monospace", "monospace"))  # fonts of the machine: nothing is fetched
 KEPT_SECONDS = 24 * 3600  # results can be downloaded that long
-PHOTO_LIMIT, WEIGHTS_LIMIT = "25mb", "8gb"  # of one upload, where strangers can reach the page and where not
+UPLOAD_LIMIT, WEIGHTS_LIMIT = "200mb", "8gb"  # of one upload, where strangers can reach the page and where not
+BATCH_LIMITS, CLIP_SECONDS = batch.Limits(pictures=200, bytes=2 * 2**30), 60.0  # where strangers can reach the page
+LONG_RUNS = 2  # batches and clips at once: they share the model with single photos, one picture at a time
+TOLD_SECONDS = 0.25  # a long run tells how far it is, and hears that it is stopped, that often
 CACHE_TAB = "Model Cache"
+BATCH_HEADERS = ["Photo", "Result", "Seconds"]
 HEADERS = ["Model", "Cached", "Size", "Verified", "Last used", "Source", "In memory", "Compiled"]
 ACTIONS = Actions(estimator.manager)
 DECODING = threading.BoundedSemaphore(2)  # pictures checked at once before they queue, for memory's sake
@@ -167,13 +179,13 @@ def verdict(check: Callable[[], object]) -> dict:
     return gr.validate(True, "")
 
 
-def uploaded(image: dict | None) -> Path:
-    """The path of an uploaded picture."""
-    if not image:
-        raise ImageError("There is no photo yet.", next_step="Choose one first.")
-    path = in_uploads(image)
+def uploaded(file: dict | None, what: str = "photo") -> Path:
+    """The path of an uploaded photo, or of whatever it is."""
+    if not file:
+        raise ImageError(f"There is no {what} yet.", next_step="Choose one first.")
+    path = in_uploads(file)
     if not path:
-        raise ImageError("The photo did not come as an upload.", next_step="Upload the file itself.")
+        raise ImageError(f"The {what} did not come as an upload.", next_step="Upload the file itself.")
     return path
 
 
@@ -233,7 +245,205 @@ def inference_tab() -> gr.Dropdown:
                         **quiet)
     colormap.input(recolour, [slider, npy, colormap], [slider, coloured], preprocess=False, queue=False, **quiet)
     gr.api(list_models, api_name="models")
+    batch_fold(model)
+    video_fold(model)
     return model
+
+
+# --- Many photos, and video ---------------------------------------------------------------------------------
+
+
+def depth_batch(files: list[dict] | None, model: str, formats: list[str], colormap: str, request: gr.Request,
+                progress=gr.Progress()) -> Iterator[tuple]:  # noqa: B008
+    """Estimate the depth of many photos. A bad one never stops the rest.
+
+    Returns a zip of the depth files with a report, a table with a line for each photo, and the counts in words.
+
+    Args:
+        files: Photos, and zips of photos.
+        model: A name from /models.
+        formats: What the zip holds for each photo: png16 (16-bit), npy and pfm (float), png (coloured).
+        colormap: The colours of png.
+    """
+    with in_words(), results_folder() as folder:
+        options, names, target = Options(tuple(formats or ()), colormap), given(files), folder / "depth.zip"
+        rows, failed = [], 0
+        network, due = ready(find(model).name, request, progress), pace()
+        with closing(batch.run(names, target, network, options=options, names=names, limits=batch_limits())) as records:
+            for record in records:
+                rows.append([record.name, record.error or "done", round(record.seconds, 2)])
+                failed += not record.ok
+                progress((record.done, record.total), desc=record.name, unit="photos")
+                if due():
+                    yield gr.skip(), rows, f"{record.done} of {record.total} photos"
+        yield str(target), rows, results.batch_in_a_line(len(rows), failed, record.total)
+
+
+def depth_video(video: dict | None, model: str, colormap: str, smoothing: float, side_by_side: bool, frames: bool,
+                request: gr.Request, progress=gr.Progress()) -> Iterator[tuple]:  # noqa: B008
+    """Estimate the depth of a video, on one scale from its first frame to its last. Sound and frame times are kept.
+
+    Returns the depth as an mp4, a zip of every frame as a 16-bit PNG if it was asked for, and the facts in words.
+
+    Args:
+        video: The clip: MP4, MOV, MKV, WebM, AVI, MPEG, GIF, OGG, FLV or WMV.
+        model: A name from /models.
+        colormap: The colours of the depth.
+        smoothing: 0 keeps each frame's depth as it is, up to 0.95 steadies it over time.
+        side_by_side: True puts the video to the left of its depth.
+        frames: True makes the zip as well.
+    """
+    from depth.video import convert
+
+    with in_words(), results_folder() as folder:
+        path, stem = uploaded(video, "video"), results.stem_of(video.get("orig_name") or "video")
+        target, archive = folder / f"{stem}_depth.mp4", folder / f"{stem}_frames.zip" if frames else None
+        options = clip_options(colormap, smoothing, side_by_side, archive)
+        network, due = ready(find(model).name, request, progress), pace()
+        with closing(convert(path, target, network, options=options)) as steps:
+            for step in steps:
+                progress((step.done, step.total), desc=step.phase.capitalize(), unit="frames")
+                if due():
+                    yield gr.skip(), gr.skip(), f"{step.phase.capitalize()}: frame {step.done} of {step.total or '?'}"
+        yield str(target), archive and str(archive), f"**{find(model).name}** · {step.done} frames"
+
+
+def check_batch(files: list[dict] | None, model: str, formats: list[str], colormap: str) -> list[dict]:
+    """Refuse what cannot be done before it waits in the queue: one verdict for each input."""
+    def photos() -> None:
+        names = given(files)
+        batch_limits().check(len(sources.find(names, names=names)))
+
+    return [verdict(photos), verdict(lambda: find(model)), verdict(lambda: Options(tuple(formats or ()))),
+            verdict(lambda: render.palette(colormap))]
+
+
+def check_video(video: dict | None, model: str, colormap: str, smoothing: float, side_by_side: bool,
+                frames: bool) -> list[dict]:
+    """The same for a clip; its first frame is decoded."""
+    from depth.video import check
+
+    def clip() -> None:
+        with DECODING:
+            check(uploaded(video, "video"), clip_options().max_seconds)
+
+    return [verdict(clip), verdict(lambda: find(model)), verdict(lambda: render.palette(colormap)),
+            verdict(lambda: clip_options(smoothing=smoothing)), *[verdict(lambda: None)] * 2]
+
+
+def clip_options(colormap: str = render.COLORMAPS[0], smoothing: float = 0.0, side_by_side: bool = False,
+                 frames: Path | None = None) -> VideoOptions:
+    from depth.video import MAX_SECONDS, VideoOptions
+
+    seconds = CLIP_SECONDS if for_strangers() else MAX_SECONDS
+    return VideoOptions(side_by_side, smoothing, colormap, frames=frames, max_seconds=seconds)
+
+
+def batch_limits() -> batch.Limits:
+    return BATCH_LIMITS if for_strangers() else batch.Limits()
+
+
+def for_strangers() -> bool:
+    """Can others than this machine's own users reach the page?"""
+    return reach()["shared"] or not reach()["loopback_bound"]
+
+
+def given(files: list[dict] | None) -> dict[Path, str]:
+    """Where each upload lies, and what its owner calls it."""
+    if not files:
+        raise ImageError("There are no photos yet.", next_step="Choose some first.")
+    return {uploaded(file): file.get("orig_name") or Path(file["path"]).name for file in files}
+
+
+def with_folder(chosen: list[dict] | None, folder: list[dict] | None) -> list[str]:
+    """What was chosen before, and the pictures of a folder; the other files of the folder are left out."""
+    added = [file for file in folder or [] if sources.is_picture(Path(file.get("path") or "").name)]
+    return [str(path) for path in map(in_uploads, [*(chosen or []), *added]) if path]
+
+
+@contextmanager
+def results_folder() -> Iterator[Path]:
+    """A new folder among the results; gone again if the work in it fails or is stopped."""
+    folder = Path(tempfile.mkdtemp(dir=get_upload_folder()))
+    try:
+        yield folder
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def pace() -> Callable[[], bool]:
+    """True at most every `TOLD_SECONDS`: who looks on needs no more."""
+    last = time.monotonic()
+
+    def due() -> bool:
+        nonlocal last
+        if time.monotonic() - last < TOLD_SECONDS:
+            return False
+        last = time.monotonic()
+        return True
+
+    return due
+
+
+def batch_fold(model: gr.Dropdown) -> None:
+    """Many photos in, a zip out."""
+    with gr.Accordion("Many photos at once", open=False, elem_id="batch"), gr.Row():
+        with gr.Column(min_width=320):
+            files = gr.File(label="Photos, or a zip of photos", file_count="multiple", height=200,
+                            file_types=["image", ".zip"], elem_id="batch-files")
+            folder = gr.UploadButton("Add a folder", file_count="directory", size="sm", elem_id="batch-folder")
+            formats = gr.CheckboxGroup(list(DEPTH_FORMATS), value=["png16"], label="Formats", elem_id="batch-formats",
+                                       info="16-bit PNG, float .npy and .pfm, coloured PNG")
+            colormap = gr.Dropdown(list(render.COLORMAPS), value=render.COLORMAPS[0], label="Colours of png")
+        with gr.Column(min_width=320):
+            with gr.Row():
+                run = gr.Button("Estimate all", variant="primary", min_width=90, elem_id="batch-run")
+                stop = gr.Button("Stop", min_width=90, elem_id="batch-stop")
+            line = gr.Markdown("The model chosen above does the work.", elem_id="batch-line")
+            table = gr.Dataframe(headers=BATCH_HEADERS, datatype=["str", "str", "number"], interactive=False,
+                                 show_label=False, buttons=[], max_height=300, wrap=True, elem_id="batch-table",
+                                 column_widths=["30%", "52%", "18%"])
+            archive = gr.File(label="Depth files", interactive=False, visible=False, elem_id="batch-zip")
+    folder.upload(with_folder, [files, folder], files, preprocess=False, api_visibility="private")
+    long_run(run, stop, depth_batch, check_batch, [files, model, formats, colormap], [archive, table, line],
+             api_name="batch", show_progress_on=table,
+             ).success(lambda: gr.File(visible=True), None, archive, api_visibility="private", show_progress="hidden")
+
+
+def video_fold(model: gr.Dropdown) -> None:
+    """A clip in, its depth as a clip out."""
+    with gr.Accordion("Video", open=False, elem_id="video"), gr.Row():
+        with gr.Column(min_width=320):
+            clip = gr.Video(label="Video", sources=["upload"], height=280, elem_id="clip")
+            with gr.Row():
+                colormap = gr.Dropdown(list(render.COLORMAPS), value=render.COLORMAPS[0], label="Colours",
+                                       min_width=140)
+                smoothing = gr.Slider(0, 0.95, value=0.5, step=0.05, label="Steady over time", min_width=140)
+            with gr.Row():
+                side_by_side = gr.Checkbox(label="Side by side", min_width=140, elem_id="clip-beside")
+                frames = gr.Checkbox(label="Frames as 16-bit PNG, too", min_width=140, elem_id="clip-frames")
+        with gr.Column(min_width=320):
+            with gr.Row():
+                run = gr.Button("Estimate video", variant="primary", min_width=90, elem_id="clip-run")
+                stop = gr.Button("Stop", min_width=90, elem_id="clip-stop")
+            line = gr.Markdown("The model chosen above does the work.", elem_id="clip-line")
+            depth = gr.Video(label="Depth", interactive=False, height=280, loop=True, elem_id="clip-depth")
+            archive = gr.File(label="16-bit frames", interactive=False, visible=False, elem_id="clip-zip")
+    long_run(run, stop, depth_video, check_video, [clip, model, colormap, smoothing, side_by_side, frames],
+             [depth, archive, line], api_name="video", show_progress_on=depth,
+             ).success(lambda asked: gr.File(visible=asked), frames, archive, api_visibility="private",
+                       show_progress="hidden")
+
+
+def long_run(run: gr.Button, stop: gr.Button, work: Callable, check: Callable, inputs: list, outputs: list, **event):
+    """Work that may take an hour: it has a line of its own, so that single photos do not wait for it, and can be
+    stopped, which leaves nothing of it behind."""
+    going = run.click(work, inputs, outputs, preprocess=False, validator=check, concurrency_id="long",
+                      concurrency_limit=LONG_RUNS, **event)
+    stop.click(lambda: "Stopped; nothing of it was kept.", None, outputs[-1], cancels=going, queue=False,
+               api_visibility="private", show_progress="hidden")
+    return going
 
 
 # --- Model cache: what can be done --------------------------------------------------------------------------
@@ -554,7 +764,7 @@ def main(argv: list[str] | None = None) -> None:
         demo.launch(server_name=options.host, server_port=options.port, share=shared, auth=options.auth,
                     mcp_server=options.mcp, prevent_thread_lock=True, run_history=False, theme=THEME,
                     app_kwargs={"routes": routes},
-                    max_file_size=WEIGHTS_LIMIT if local and not shared else PHOTO_LIMIT,
+                    max_file_size=WEIGHTS_LIMIT if local and not shared else UPLOAD_LIMIT,
                     ssr_mode=False)  # its front proxy would answer our REST paths with the page
     except OSError as error:  # the port is taken or the address is not ours
         sys.exit(f"Cannot serve: {error}")

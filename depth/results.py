@@ -53,3 +53,15 @@ def in_a_line(done: dict) -> str:
     seconds = done["seconds"]
     return (f"**{done['model']}** · {done['width']} × {done['height']} · load {seconds['load']:.2f} s, "
             f"preprocess {seconds['prepare']:.2f} s, infer {seconds['infer']:.2f} s")
+
+
+def batch_in_a_line(records: int, failed: int, total: int) -> str:
+    """How a run over many pictures went, as Markdown.
+
+    >>> batch_in_a_line(20, 2, 20), batch_in_a_line(37, 0, 200)
+    ('**18 of 20 photos done** · 2 failed', '**37 of 200 photos done** · the rest was left out: the zip is full')
+    """
+    words = [f"**{records - failed} of {total} photos done**"]
+    words += [f"{failed} failed"] if failed else []
+    words += ["the rest was left out: the zip is full"] if records < total else []
+    return " · ".join(words)

@@ -93,17 +93,18 @@ def _pictures(folder: Path, output: Path | None) -> list[Path]:
     for root, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders
                             if not name.startswith(".") and (Path(root) / name).resolve() != left_out)
-        found += [Path(root) / name for name in sorted(files) if _is_picture(name)]
+        found += [Path(root) / name for name in sorted(files) if is_picture(name)]
     return found
 
 
 def _entries(path: Path) -> list[zipfile.ZipInfo]:
     """Pictures in a zip, and what must be refused by name, so that nobody wonders where it went."""
     with archives.opened(path) as archive:
-        return [entry for entry in archives.entries(archive) if _is_picture(entry.filename) or archives.refusal(entry)]
+        return [entry for entry in archives.entries(archive) if is_picture(entry.filename) or archives.refusal(entry)]
 
 
-def _is_picture(name: str) -> bool:
+def is_picture(name: str) -> bool:
+    """By its name: the ending of a picture, and not hidden."""
     path = PurePosixPath(name)
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
 

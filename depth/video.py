@@ -65,6 +65,13 @@ def probe(path: str | Path) -> Clip:
         return reader.clip()
 
 
+def check(path: str | Path, max_seconds: float | None = MAX_SECONDS) -> Clip:
+    """What is in a clip that `convert` would take. Raises VideoError for any other."""
+    clip = probe(path)
+    _check_limits(Path(path), clip, max_seconds)
+    return clip
+
+
 def convert(path: str | Path, output: str | Path, estimator: Estimator, *, options: VideoOptions | None = None,
             cancel: threading.Event | None = None) -> Iterator[Step]:
     """Write the depth of a clip as an mp4 (H.264, the clip's own times and sound); one `Step` a frame and pass.
@@ -76,8 +83,7 @@ def convert(path: str | Path, output: str | Path, estimator: Estimator, *, optio
     path, output, options = Path(path), Path(output), options or VideoOptions()
     if output.suffix.lower() != ".mp4":
         raise UsageError("The output must be an mp4.", where=output.name, next_step="Let its name end in .mp4.")
-    clip = probe(path)
-    _check_limits(path, clip, options.max_seconds)
+    clip = check(path, options.max_seconds)
     if not output.parent.is_dir():
         raise UsageError("There is no such folder.", where=output.parent)
     check_room(clip, output.parent)
@@ -150,15 +156,15 @@ def _check_limits(path: Path, clip: Clip, max_seconds: float | None) -> None:
 
 def _too_long(path: Path, got: str, max_seconds: float) -> VideoError:
     return VideoError("The video is too long.", where=path.name, expected=f"at most {_minutes(max_seconds)}", got=got,
-                      next_step="Cut it, or raise the limit: --max-seconds on the command line.")
+                      next_step="Cut it, or use `python -m depth` with --max-seconds.")
 
 
 def _minutes(seconds: float) -> str:
     """
-    >>> _minutes(3600), _minutes(90), _minutes(12)
-    ('60 minutes', '1.5 minutes', '12 seconds')
+    >>> _minutes(3600), _minutes(150), _minutes(60)
+    ('60 minutes', '2.5 minutes', '60 seconds')
     """
-    return f"{seconds / 60:.3g} minutes" if seconds >= 60 else f"{seconds:.3g} seconds"
+    return f"{seconds / 60:.3g} minutes" if seconds >= 120 else f"{seconds:.3g} seconds"
 
 
 def _obey(cancel: threading.Event) -> None:

@@ -24,7 +24,7 @@ REMOTE = "Remote"  # the model that only the tests' Hub has
 
 @dataclass(frozen=True)
 class Server:
-    """A running app. `home` holds its cache (`models`), its uploads (`gradio`) and its log."""
+    """A running app. `home` holds its cache (`models`), its uploads (`gradio`), passing files (`tmp`) and its log."""
 
     url: str
     home: Path
@@ -33,6 +33,10 @@ class Server:
     @property
     def models(self) -> Path:
         return self.home / "models"
+
+    def made(self) -> set[Path]:
+        """What it has made and not removed: results, and passing files of ours. Uploads lie elsewhere."""
+        return {path for path in [*(self.home / "gradio").glob("tmp*"), *(self.home / "tmp").glob("*depthmap*")]}
 
     def log(self) -> str:
         return (self.home / "log.txt").read_text(encoding="utf-8", errors="replace")
@@ -56,7 +60,8 @@ def serving(home: Path, *, arguments: tuple[str, ...] = (), remote: RemoteFile |
         command = ("-m", "tests.app_server", json.dumps(asdict(remote)))
     settings = {"GRADIO_SERVER_PORT": str(port), "DEPTHMAP_CACHE": str(home / "models"), "HF_HOME": str(home / "hf"),
                 "HF_HUB_CACHE": str(home / "hf" / "hub"), "GRADIO_TEMP_DIR": str(home / "gradio"),
-                "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+                "TMPDIR": str(home / "tmp"), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    (home / "tmp").mkdir(exist_ok=True)
     with (home / "log.txt").open("w") as log:
         process = subprocess.Popen([sys.executable, *command, *arguments], cwd=ROOT, stdout=log,
                                    stderr=subprocess.STDOUT, env=os.environ | settings | environ)

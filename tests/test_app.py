@@ -87,6 +87,8 @@ def test_endpoints_and_their_parameters_are_these(client):
     assert {name: [parameter["parameter_name"] for parameter in one["parameters"]] for name, one in told.items()} == {
         "/predict": ["image", "model", "colormap"],
         "/models": [],
+        "/batch": ["files", "model", "formats", "colormap"],
+        "/video": ["video", "model", "colormap", "smoothing", "side_by_side", "frames"],
         "/cache_status": [],
         "/download_model": ["model", "token"],
         "/verify_model": ["model", "token"],

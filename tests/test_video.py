@@ -63,6 +63,32 @@ def turned(path: Path) -> Path:
     return path
 
 
+def without_frames(path: Path) -> Path:
+    """An AVI with a picture track whose packets are all noise."""
+    content = bytearray(clip(path, 3, codec="mpeg4").read_bytes())
+    at, end = content.index(b"movi") + 4, content.rindex(b"idx1")
+    while at < end:
+        size = int.from_bytes(content[at + 4:at + 8], "little")
+        content[at + 8:at + 8 + size] = bytes(size)
+        at += 8 + size + size % 2
+    path.write_bytes(content)
+    return path
+
+
+def hour_long(path: Path) -> Path:
+    return clip(path, 2, times=[0, 3_600_000])
+
+
+def truncated(path: Path) -> Path:
+    path.write_bytes(clip(path).read_bytes()[:600])
+    return path
+
+
+def no_clip(path: Path) -> Path:
+    path.write_bytes(b"Dear diary, this is not a video.")
+    return path
+
+
 def read(path: Path) -> list[clips.Frame]:
     with clips.opened(path) as reader:
         return list(reader.parts(sound=False))
@@ -262,13 +288,12 @@ def refused(path: Path, error=VideoError, **options) -> str:
 
 
 def test_hour_long_clip_names_the_limit_and_the_way_around(tmp_path):
-    source = clip(tmp_path / "in.mp4", 2, times=[0, 3_600_000])
-    sentence = refused(source)
+    sentence = refused(hour_long(tmp_path / "in.mp4"))
     assert "at most 10 minutes, got" in sentence and "--max-seconds" in sentence
 
 
 def test_limit_can_be_lifted(tmp_path):
-    go(clip(tmp_path / "in.mp4", 2, times=[0, 3_600_000]), tmp_path / "out.mp4", max_seconds=None)
+    go(hour_long(tmp_path / "in.mp4"), tmp_path / "out.mp4", max_seconds=None)
     assert len(read(tmp_path / "out.mp4")) == 2
 
 
@@ -301,9 +326,8 @@ def test_playlist_of_a_real_clip_is_refused_too(short, tmp_path):
     assert "cannot be read" in refused(tmp_path / "list.mp4")
 
 
-def test_truncated_clip_is_refused(short):
-    short.write_bytes(short.read_bytes()[:600])
-    assert "cannot be read" in refused(short)
+def test_truncated_clip_is_refused(tmp_path):
+    assert "cannot be read" in refused(truncated(tmp_path / "in.mp4"))
 
 
 def test_sound_alone_is_refused(tmp_path):
@@ -317,16 +341,7 @@ def test_sound_alone_is_refused(tmp_path):
 
 
 def test_clip_without_frames_is_refused(tmp_path):
-    """A picture track whose packets are all noise."""
-    content = bytearray(clip(tmp_path / "in.avi", 3, codec="mpeg4").read_bytes())
-    start, end = content.index(b"movi") + 4, content.rindex(b"idx1")
-    at = start
-    while at < end:
-        size = int.from_bytes(content[at + 4:at + 8], "little")
-        content[at + 8:at + 8 + size] = bytes(size)
-        at += 8 + size + size % 2
-    (tmp_path / "in.avi").write_bytes(content)
-    assert "no picture" in refused(tmp_path / "in.avi")
+    assert "no picture" in refused(without_frames(tmp_path / "in.avi"))
 
 
 def test_damaged_stretch_costs_its_frames_only(tmp_path):
