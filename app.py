@@ -441,8 +441,9 @@ def long_run(run: gr.Button, stop: gr.Button, work: Callable, check: Callable, i
     stopped, which leaves nothing of it behind."""
     going = run.click(work, inputs, outputs, preprocess=False, validator=check, concurrency_id="long",
                       concurrency_limit=LONG_RUNS, **event)
-    stop.click(lambda: "Stopped; nothing of it was kept.", None, outputs[-1], cancels=going, queue=False,
-               api_visibility="private", show_progress="hidden")
+    stop.click(None, cancels=going, queue=False, api_visibility="private", show_progress="hidden")
+    going.failure(lambda: "Not finished; nothing of it was kept.", None, outputs[-1], queue=False,  # stopped, too
+                  api_visibility="private", show_progress="hidden")
     return going
 
 

@@ -36,7 +36,7 @@ class Server:
 
     def made(self) -> set[Path]:
         """What it has made and not removed: results, and passing files of ours. Uploads lie elsewhere."""
-        return {path for path in [*(self.home / "gradio").glob("tmp*"), *(self.home / "tmp").glob("*depthmap*")]}
+        return {*(self.home / "gradio").glob("tmp*"), *(self.home / "tmp").glob("*depthmap*")}
 
     def log(self) -> str:
         return (self.home / "log.txt").read_text(encoding="utf-8", errors="replace")

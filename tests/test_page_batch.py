@@ -247,7 +247,7 @@ def test_browser_stops_a_batch_and_the_photo_above_still_works(server, open_page
     before = server.made()
     page = run_many(open_page(server), many)
     page.locator("#batch-stop").click()
-    page.locator("#batch-line").get_by_text("Stopped").wait_for()
+    page.locator("#batch-line").get_by_text("Not finished").wait_for()
     until(lambda: server.made() == before)
     page.locator("button.gallery-item").first.click()
     page.locator("#photo img").wait_for()
