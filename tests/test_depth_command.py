@@ -12,7 +12,8 @@ import pytest
 
 from depth.__main__ import EXAMPLES, main, parser
 from tests.brightness import Brightness, picture
-from tests.test_video import clip
+from tests.test_batch import bomb, zipped
+from tests.test_video import clip, hour_long, no_clip, truncated, without_frames
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -105,6 +106,19 @@ def test_broken_archive_makes_code_one(tmp_path, capsys):
     assert "cannot be read" in capsys.readouterr().err
 
 
+def test_zip_bomb_makes_code_one_and_leaves_nothing(tmp_path, capsys):
+    assert call(bomb(tmp_path / "in.zip"), "-o", tmp_path / "out") == 1
+    assert "would unpack to too much" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_tricky_names_in_a_zip_are_refused_one_by_one_and_unicode_is_kept(photos, tmp_path, capsys):
+    names = ("../evil.png", "/etc/evil.png", "C:/evil.png", "Überblick ☃ 日本語.png")
+    assert call(zipped(tmp_path / "in.zip", *names, source=photos / "two.png"), "-o", tmp_path / "out") == 1
+    assert capsys.readouterr().out.count("leads out of the archive") == 3
+    left = {path.name for path in (tmp_path / "out").iterdir() if not path.name.startswith(".")}
+    assert left == {"Überblick ☃ 日本語_depth16.png", "report.json"} and not list(tmp_path.rglob("evil*"))
+
+
 def test_clip_becomes_an_mp4(tmp_path):
     source = clip(tmp_path / "in.mp4")
     assert call(source, "-o", tmp_path / "out.mp4", "--side-by-side", "--frames", tmp_path / "frames.zip") == 0
@@ -122,6 +136,18 @@ def test_clip_longer_than_allowed_is_told_with_the_way_around(tmp_path, capsys):
     assert call(clip(tmp_path / "in.mp4"), "-o", tmp_path / "out.mp4", "--max-seconds", "0.1") == 1
     assert "--max-seconds" in capsys.readouterr().out
     assert call(tmp_path / "in.mp4", "-o", tmp_path / "out.mp4", "--max-seconds", "0") == 0
+
+
+@pytest.mark.parametrize(("make", "name", "sentence"), [
+    (without_frames, "in.avi", "no picture that can be shown"), (truncated, "in.mp4", "cannot be read"),
+    (no_clip, "in.mp4", "cannot be read"), (hour_long, "in.mp4", "too long"),
+])
+def test_bad_clip_is_one_sentence_and_leaves_nothing(tmp_path, capsys, make, name, sentence):
+    source = make(tmp_path / name)
+    assert call(source, "-o", tmp_path / "out.mp4", "--frames", tmp_path / "frames.zip") == 1
+    told = capsys.readouterr()
+    assert sentence in told.out and "Traceback" not in told.out + told.err
+    assert list(tmp_path.iterdir()) == [source]
 
 
 def test_existing_mp4_is_kept_unless_overwriting(tmp_path, capsys):
