@@ -5,9 +5,12 @@ The cluster starts once for the file, keeps its logs in a folder of its own and 
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shutil
+import subprocess
+import sys
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -82,6 +85,52 @@ def test_killed_worker_loses_nothing_and_a_restart_skips_what_is_done(cluster, p
     again = list(raydata.run(photos, tmp_path / "out", load=partial(Logged, tmp_path / "log")))
     assert sum(record.skipped for record in again) == 41
     assert worked(tmp_path / "log") == ["bad.png"]
+
+
+def test_killed_job_goes_on_where_it_was(cluster, photos, tmp_path):
+    """The whole job is killed outright, driver and workers; the next one does only what was not written."""
+    out, log = tmp_path / "out", tmp_path / "log"
+    code = f"""
+import os, signal
+from functools import partial
+from pathlib import Path
+import ray
+from depth import raydata
+from tests.brightness import Logged
+ray.init(address={cluster.get_runtime_context().gcs_address!r}, log_to_driver=False, logging_level="ERROR")
+for record in raydata.run({str(photos)!r}, {str(out)!r}, load=partial(Logged, Path({str(log)!r}))):
+    if record.done == 10:
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+    killed = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert killed.returncode == -9, killed.stderr
+    assert len(list(out.rglob("*_depth16.png"))) >= 9  # workers may have been ahead of their records
+
+    shutil.rmtree(log)
+    log.mkdir()
+    again = list(raydata.run(photos, out, load=partial(Logged, log)))
+    assert len(list(out.rglob("*_depth16.png"))) == 41 and [one.name for one in again if not one.ok] == ["bad.png"]
+    assert sum(record.skipped for record in again) >= 9 and len(worked(log)) <= 33
+
+
+def test_killed_worker_loses_nothing_of_a_table(cluster, photos, tmp_path):
+    import pyarrow.parquet
+
+    source, target = table(tmp_path / "in.parquet", photos), tmp_path / "out.parquet"
+    records = list(raydata.run(source, target, load=partial(Killed, tmp_path / "log")))
+    assert (tmp_path / "log/killed").exists() and len(records) == 20 and all(record.ok for record in records)
+    rows = pyarrow.parquet.read_table(target).to_pylist()
+    assert sorted(row["name"] for row in rows) == [f"{number:02d}.png" for number in range(20)]  # each once
+
+
+def test_shell_shares_the_work_with_a_real_model_and_gives_what_one_machine_gives(cluster, photos, tmp_path, capsys):
+    names = [str(path) for path in sorted(photos.glob("0*.png"))]
+    for output, more in (("shared", ["--ray", "2"]), ("alone", [])):
+        assert main([*names, "-o", str(tmp_path / output), "--model", "Tiny", "--format", "npy", "--json", *more]) == 0
+    *records, last = map(json.loads, capsys.readouterr().out.splitlines()[:11])
+    assert last["summary"]["ok"] == 10 and sorted(record["done"] for record in records) == list(range(1, 11))
+    for path in sorted((tmp_path / "alone").glob("*.npy")):
+        assert np.allclose(np.load(tmp_path / "shared" / path.name), np.load(path), rtol=1e-4, atol=1e-2)
 
 
 def test_parquet_in_and_out_and_a_restart_skips_what_is_done(cluster, photos, tmp_path):
