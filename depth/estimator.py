@@ -82,7 +82,7 @@ class MiDaSDepthEstimator:
         """Make the fastest compiled network for this machine and go over to it; minutes. None, or why not."""
         kind = self._wanted()
         if kind is None:
-            return None
+            return "nothing is compiled for this device, number type or setting" if self.engine == "eager" else None
         return compiled.make(self.model, kind, self._cache.store.directory) or self._go_over()
 
     def compile_later(self) -> None:

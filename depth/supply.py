@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from cache.artefacts import Maker
     from cache.hub import ProgressCallback
     from cache.manager import ModelManager
     from cache.records import Checkpoint
@@ -27,12 +28,17 @@ BUNDLED = Path(__file__).parent / "weights"
 
 def manager(directory: str | Path | None = None) -> ModelManager:
     """The cache for this project's models, in its default directory if None. Imports no torch."""
-    from cache.artefacts import Maker
     from cache.manager import ModelManager
 
     checkpoints = [_checkpoint(model) for model in MODELS if not model.bundled]
-    bundled = tuple(model.name for model in MODELS if model.bundled)
-    return ModelManager(checkpoints, None if directory is None else Path(directory), maker=Maker(bundled, _is_current))
+    return ModelManager(checkpoints, None if directory is None else Path(directory), maker=maker())
+
+
+def maker() -> Maker:
+    """Who makes compiled networks, as the cache sees it."""
+    from cache.artefacts import Maker
+
+    return Maker(tuple(model.name for model in MODELS if model.bundled), _is_current)
 
 
 def tensors(model: Model, weights: str | Path | None = None, cache: ModelManager | None = None, *,

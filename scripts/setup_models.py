@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from any folder
@@ -34,6 +34,8 @@ class Outcome:
     size: int = 0
     code: str | None = None
     error: str | None = None
+    compiled: str | None = None  # the engine that serves from now on, where --compile has asked for it
+    uncompiled: str | None = None  # why it is the eager one
 
 
 def parser() -> argparse.ArgumentParser:
@@ -44,6 +46,8 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--formats", nargs="+", metavar="FORMAT",
                      help="pt,h5,pkl,safetensors (default: DEPTHMAP_FORMATS, or pt,h5,pkl)")
     top.add_argument("--cache-dir", metavar="DIR", help="the cache (default: DEPTHMAP_CACHE, or the user's)")
+    top.add_argument("--compile", action="store_true",
+                     help="make the network that runs fastest on this machine too; some minutes a model")
     top.add_argument("--yes", "-y", action="store_true", help="do not ask")
     top.add_argument("--json", action="store_true", help="print JSON for programs; needs --models and --yes")
     return top
@@ -70,7 +74,9 @@ def setup(args, manager) -> int:
         print("Nothing was changed.")
         return WELL
     outcomes = [prepare(row, formats, manager, quiet=args.json) for row in rows]
-    ok = all(outcome.ok for outcome in outcomes)
+    if args.compile:
+        outcomes = [compile(outcome, manager, quiet=args.json) if outcome.ok else outcome for outcome in outcomes]
+    ok = all(outcome.ok and not outcome.uncompiled for outcome in outcomes)
     if args.json:
         print(report.as_json({"ok": ok, "directory": status.directory, "models": outcomes}))
     else:
@@ -159,6 +165,19 @@ def prepare(row: Model, formats: tuple[str, ...] | None, manager, *, quiet: bool
     return Outcome(row.name, True, entry.formats, entry.size)
 
 
+def compile(outcome: Outcome, manager, *, quiet: bool) -> Outcome:
+    """Make the model's compiled network; without one it runs eagerly, which is told."""
+    if not quiet:
+        print(f"compile {outcome.model} (some minutes, only once)", file=sys.stderr, flush=True)
+    from depth.estimator import MiDaSDepthEstimator
+
+    try:
+        estimator = MiDaSDepthEstimator(outcome.model, device="cpu", manager=manager)
+        return replace(outcome, uncompiled=estimator.compile(), compiled=estimator.engine)
+    except DepthmapError as error:
+        return replace(outcome, uncompiled=str(error))
+
+
 def summary(outcomes: list[Outcome], status: Status) -> str:
     """What is ready, what failed and why, and what to do next."""
     ready = [outcome.model for outcome in outcomes if outcome.ok]
@@ -174,9 +193,10 @@ def summary(outcomes: list[Outcome], status: Status) -> str:
 def _line(outcome: Outcome) -> str:
     if not outcome.ok:
         return f"{outcome.model}: failed. {terminal.lines(outcome.error)}"
-    if not outcome.formats:
-        return f"{outcome.model}: ready (bundled)"
-    return f"{outcome.model}: ready ({', '.join(outcome.formats)}, {report.size(outcome.size)})"
+    facts = [*outcome.formats, report.size(outcome.size)] if outcome.formats else ["bundled"]
+    facts += [f"runs {outcome.compiled}"] if outcome.compiled else []
+    facts += [f"not compiled: {outcome.uncompiled}"] if outcome.uncompiled else []
+    return f"{outcome.model}: ready ({', '.join(facts)})"
 
 
 if __name__ == "__main__":

@@ -20,7 +20,8 @@ for name in ("SPACE_ID", "SYSTEM", "GRADIO_SSR_MODE", "HF_TOKEN", "HF_ENDPOINT",
     os.environ.pop(name, None)
 os.environ.update(
     HF_HOME=str(HOME / "hf"), HF_HUB_CACHE=str(HOME / "hf" / "hub"), DEPTHMAP_CACHE=str(HOME / "models"),
-    DEPTHMAP_COMPILE="0", HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", HF_HUB_DISABLE_PROGRESS_BARS="1",
+    DEPTHMAP_COMPILE="0",  # a test that wants a compiled network says so
+    HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", HF_HUB_DISABLE_PROGRESS_BARS="1",
     GRADIO_ANALYTICS_ENABLED="False", GRADIO_TEMP_DIR=str(HOME / "gradio"), DO_NOT_TRACK="1",
 )
 sys.path.insert(0, str(ROOT))

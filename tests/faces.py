@@ -14,13 +14,17 @@ from pathlib import Path
 
 import pytest
 
+from cache import artefacts
 from cache.errors import WrongCheckpoint
 from cache.manager import ModelManager
 from cache.records import Checkpoint
+from depth import compiled, supply
+from depth.models import find
 from tests.hub_server import HubServer
 
 SIDES = {"DPT_Large": 300, "MiDaS_small": 64}  # of each model's one matrix; the first takes several sends
 _FILLED: list[Path] = []
+_COMPILED: list[Path] = []
 PATIENCE = 60  # seconds until a test gives up; none waits that long
 
 
@@ -69,7 +73,7 @@ def _official(side: int):
 
 
 def make_manager(hub: HubServer, directory: Path) -> ModelManager:
-    return ModelManager(checkpoints(hub), directory, ("pt", "h5", "pkl"))
+    return ModelManager(checkpoints(hub), directory, ("pt", "h5", "pkl"), maker=supply.maker())
 
 
 def fill(directory: Path, hub_directory: Path, factory) -> None:
@@ -85,6 +89,16 @@ def fill(directory: Path, hub_directory: Path, factory) -> None:
         _FILLED.append(folder)
     shutil.copytree(_FILLED[0] / "models", directory)
     shutil.copytree(_FILLED[0] / "hub", hub_directory, symlinks=True)
+
+
+def compiled_tiny(factory) -> Path:
+    """The bundled model's folder of artefacts, made once a run."""
+    if not _COMPILED:
+        directory = factory.mktemp("compiled")
+        reason = compiled.make(find("Tiny"), "onnx", directory)
+        assert reason is None, reason
+        _COMPILED.append(artefacts.folder_of(directory, "Tiny"))
+    return _COMPILED[0]
 
 
 def free_port() -> int:

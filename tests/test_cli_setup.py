@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -60,6 +61,20 @@ def test_second_run_downloads_nothing(manager, hub, capsys):
 def test_bundled_model_needs_nothing(manager, hub, capsys):
     code, told = answer(manager, capsys, "--models", "Tiny")
     assert (code, told["ok"], hub.log) == (0, True, [])
+
+
+def test_compile_tells_which_engine_serves_from_now_on(manager, monkeypatch, tmp_path_factory, capsys):
+    monkeypatch.setenv("DEPTHMAP_COMPILE", "auto")
+    shutil.copytree(faces.compiled_tiny(tmp_path_factory), manager.store.directory / "Tiny" / "compiled")
+    code, told = answer(manager, capsys, "--models", "Tiny", "--compile")
+    assert (code, told["models"][0]["compiled"], told["models"][0]["uncompiled"]) == (0, "onnx", None)
+    assert [(one.name, one.kind, one.state) for one in manager.info().artefacts] == [("Tiny", "onnx", "ok")]
+
+
+def test_compile_that_cannot_be_is_1_and_says_why(manager, capsys):
+    code = run(manager, "--models", "Tiny", "--compile", "--yes")
+    assert (code, "Tiny: ready (bundled, runs eager, not compiled: nothing is compiled for" in capsys.readouterr().out
+            ) == (1, True)
 
 
 def test_one_failure_is_1_and_the_others_are_set_up(manager, hub, capsys):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -14,14 +15,17 @@ import numpy as np
 import pytest
 import torch
 
-from cache import artefacts
+from cache import artefacts, report
 from cache.errors import UsageError
-from depth import compiled, compiling
+from cache.records import to_json
+from depth import MiDaSDepthEstimator, compiled, compiling, estimator, supply
 from depth.engines import Eager, Sizes
 from depth.models import find
+from tests import faces
 from tests.test_engines import Toy, picture
 
 ROW = dataclasses.replace(find("DPT_Large"), name="DPT_Large", size=128)
+PHOTO = np.random.default_rng(1).integers(0, 256, (90, 120, 3), np.uint8)
 TENSORS = {"a": torch.zeros(20, 30)}
 
 
@@ -412,3 +416,173 @@ print(engine.name, sorted({{"timm", "torch._inductor", "torch._dynamo", "torchvi
 """
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert answer.stdout.strip() == "compiled []", answer.stderr
+
+
+# --- as the cache sees it
+
+TINY = find("Tiny")
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return supply.manager(tmp_path)
+
+
+def put(cache, kind="onnx", content=b"graph", **changed):
+    """An artefact for the bundled model that would be loaded, but for what is changed."""
+    about = {**compiled.facts(TINY, kind, supply.digest(TINY, cache)), **changed}
+    return artefacts.publish(artefacts.folder_of(cache.store.directory, "Tiny"), about,
+                             lambda place: (place / compiled.GRAPH).write_bytes(content) and {})
+
+
+def test_info_and_status_list_compiled_networks_also_of_the_bundled_model(cache):
+    path = put(cache)
+    for record in (cache.info(), cache.status()):
+        assert [(one.name, one.kind, one.path, one.state) for one in record.artefacts] == [("Tiny", "onnx", path, "ok")]
+    assert cache.health().state == "ok" and cache.optimize(dry_run=True).steps == ()
+    assert to_json(cache.status())["artefacts"][0]["kind"] == "onnx"
+    assert "1 network, " in report.info(cache.info())
+
+
+def test_the_quota_counts_them_and_removes_them(tmp_path):
+    cache = supply.manager(tmp_path)
+    put(cache, content=bytes(100_000))
+    assert cache.status().used > 100_000
+    cache.max_bytes = 50_000
+    assert [(step.reason, step.format) for step in cache.optimize().steps] == [("quota", "onnx")]
+    assert cache.status().artefacts == ()
+
+
+def damaged(cache):
+    path = put(cache)
+    (path / compiled.GRAPH).write_bytes(b"gr")
+    return path
+
+
+def foreign(cache):
+    path = put(cache)
+    (path / compiled.GRAPH).chmod(0o666)
+    return path
+
+
+def stale(cache):
+    return put(cache, runtime="onnxruntime 1.0")
+
+
+def of_other_weights(cache):
+    return put(cache, weights="0" * 64)
+
+
+def left_over(cache):
+    path = artefacts.folder_of(cache.store.directory, "Tiny") / ".abc.tmp"
+    path.mkdir(parents=True)
+    (path / "half").write_bytes(b"1")
+    return path
+
+
+@pytest.mark.parametrize(("harm", "code", "reason"), [
+    (damaged, "damaged", "corrupt"), (foreign, "foreign", "foreign"), (stale, "stale", "stale"),
+    (of_other_weights, "stale", "stale"), (left_over, "temporary", "temporary")])
+def test_health_names_what_is_wrong_and_optimize_removes_exactly_that(cache, harm, code, reason):
+    path = harm(cache)
+    assert [(one.code, one.severity, one.path, one.name) for one in cache.health().problems] == [
+        (code, "warning", path, "Tiny")]
+    planned = cache.optimize(dry_run=True)
+    assert [(step.path, step.reason) for step in planned.steps] == [(path, reason)] and path.exists()
+    assert cache.execute(planned).ok and not path.parent.exists()
+    assert cache.health().state == "ok"
+
+
+def test_health_tells_why_making_failed_and_optimize_leaves_that_note(cache):
+    folder = artefacts.folder_of(cache.store.directory, "Tiny")
+    artefacts.note_failure(folder, compiled.facts(TINY, "onnx", ""), "no g++")
+    assert [(one.code, one.detail) for one in cache.health().problems] == [("uncompiled", "no g++")]
+    assert cache.optimize(dry_run=True).steps == ()
+
+
+def test_verify_hashes_compiled_networks(cache):
+    path = put(cache)
+    assert [(one.name, one.format, one.state) for one in cache.verify()] == [("Tiny", "onnx", "ok")]
+    (path / compiled.GRAPH).write_bytes(b"grapH")  # the same size, so that only hashing can tell
+    assert cache.status().artefacts[0].state == "ok"
+    assert [(one.state, one.reason) for one in cache.verify()] == [("corrupt", "network.onnx is damaged")]
+
+
+def test_clear_all_removes_them_but_not_what_is_being_made(cache):
+    path = put(cache)
+    with artefacts.making(path.parent):
+        young = left_over(cache)
+        assert cache.clear(all=True).ok
+        assert not path.exists() and young.exists()
+
+
+def test_clear_removes_them_with_their_model(cache):
+    path = artefacts.publish(artefacts.folder_of(cache.store.directory, "DPT_Large"), about(),
+                             lambda place: (place / "network.pt2").write_bytes(b"code") and {})
+    assert [step.path for step in cache.clear("DPT_Large").steps] == [path]
+    assert not path.parent.parent.exists()
+
+
+# --- as the estimator uses it
+
+@pytest.fixture
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("DEPTHMAP_COMPILE", "auto")
+    yield supply.manager(tmp_path)
+    estimator.unload()
+
+
+@pytest.mark.parametrize("mode, engine", [("auto", "onnx"), ("1", "onnx"), ("0", "eager")])
+def test_what_is_compiled_is_used_unless_forbidden(own_cache, graph, monkeypatch, mode, engine):
+    shutil.copytree(graph, artefacts.folder_of(own_cache.store.directory, "Tiny"))
+    monkeypatch.setenv("DEPTHMAP_COMPILE", mode)
+    assert MiDaSDepthEstimator("Tiny", device="cpu", manager=own_cache).engine == engine
+
+
+def test_a_script_compiles_nothing_by_itself(own_cache, makings):
+    MiDaSDepthEstimator("Tiny", device="cpu", manager=own_cache)
+    assert makings == [] and threading.active_count() == len(
+        [thread for thread in threading.enumerate() if not thread.name.startswith("compile-")])
+
+
+def test_the_shared_estimator_answers_eagerly_and_goes_over_when_the_network_is_made(own_cache, graph, monkeypatch):
+    go = threading.Event()
+
+    def make(model, kind, directory):
+        assert go.wait(60)
+        shutil.copytree(graph, artefacts.folder_of(directory, model.name), dirs_exist_ok=True)
+
+    monkeypatch.setattr(compiled, "make", make)
+    shared = estimator.shared("Tiny", "cpu", manager=own_cache)
+    before = shared.predict(PHOTO).values
+    assert shared.engine == "eager"
+    go.set()
+    faces.until(lambda: shared.engine == "onnx")
+    np.testing.assert_allclose(shared.predict(PHOTO).values, before, atol=2e-4 * np.ptp(before))
+
+
+@pytest.mark.parametrize("reason", ["no C++ compiler", "it took longer than 1800 seconds"])
+def test_a_making_that_fails_leaves_the_eager_network_serving(own_cache, monkeypatch, reason):
+    asked = threading.Event()
+    monkeypatch.setattr(compiled, "make", lambda *about: asked.set() or reason)
+    shared = estimator.shared("Tiny", "cpu", manager=own_cache)
+    assert asked.wait(60) and shared.predict(PHOTO).shape == PHOTO.shape[:2] and shared.engine == "eager"
+
+
+@pytest.mark.parametrize("harm", [damaged, foreign, stale, of_other_weights], ids=lambda harm: harm.__name__)
+def test_an_artefact_that_is_not_ours_and_whole_is_never_served(own_cache, harm):
+    harm(own_cache)
+    assert MiDaSDepthEstimator("Tiny", device="cpu", manager=own_cache).engine == "eager"
+
+
+def test_a_size_the_artefact_was_not_made_for_goes_to_the_eager_network(own_cache, graph):
+    shutil.copytree(graph, artefacts.folder_of(own_cache.store.directory, "Tiny"))
+    served = MiDaSDepthEstimator("Tiny", device="cpu", manager=own_cache)
+    strip = np.zeros((8, 4000, 3), np.uint8)
+    assert served.predict(strip).shape == (8, 4000) and served.engine == "onnx"
+
+
+@pytest.fixture(scope="module")
+def graph(tmp_path_factory):
+    """The bundled model's folder of artefacts."""
+    return faces.compiled_tiny(tmp_path_factory)
