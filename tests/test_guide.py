@@ -82,7 +82,8 @@ def outcomes(tmp_path_factory):
         patch.chdir(folder)
         faces.online(patch, hub)
         manager = faces.make_manager(hub, folder / "models")
-        patch.setattr("depth.supply.manager", lambda directory=None: manager)
+        for place in ("depth.estimator.manager", "depth.supply.manager"):  # the same function, by both its names
+            patch.setattr(place, lambda directory=None: manager)
         actions = Actions(lambda: manager)
         routes = rest.routes(actions, loopback_bound=True, depth=estimate, save_png16=save_png16)
         with faces.served(routes) as url:
