@@ -60,7 +60,7 @@ from cache.actions import Actions, export_name  # noqa: E402
 from cache.errors import DepthmapError, ImageError, NotAvailable, UsageError  # noqa: E402
 from cache.records import FORMATS, Plan, to_json  # noqa: E402
 from cache.turns import RUNNING, WAITING  # noqa: E402
-from depth import batch, estimator, images, render, results, sources  # noqa: E402
+from depth import batch, estimator, images, render, results, sources, zerogpu  # noqa: E402
 from depth.models import DEFAULT, MODELS, find  # noqa: E402
 from depth.outputs import FORMATS as DEPTH_FORMATS  # noqa: E402
 from depth.outputs import Options  # noqa: E402
@@ -120,11 +120,14 @@ def estimate_depth(image: dict | None, model: str, colormap: str, request: gr.Re
     return (photo, preview), str(png16), str(npy), coloured, results.facts(depth)
 
 
-def ready(name: str, request: gr.Request, progress: gr.Progress) -> estimator.MiDaSDepthEstimator:
-    """The shared estimator of a model. Raises NotAvailable, with the way to get the weights, or Refused."""
+def ready(name: str, request: gr.Request, progress: gr.Progress) -> batch.Estimator:
+    """The shared estimator of a model, or its stand-in.
+
+    Raises NotAvailable, with the way to get the weights, or Refused.
+    """
     try:
         fetch(name, request, progress)
-        return estimator.shared(name, progress=lambda step: show_step(progress, step.phase, step, name))
+        return zerogpu.shared(name, progress=lambda step: show_step(progress, step.phase, step, name))
     except NotAvailable as error:
         raise NotAvailable(f"{name} is not on this machine and cannot be downloaded now.", next_step=(
             f"Run `python scripts/setup_models.py --models {name}` where there is a network, or import the file in "
@@ -760,7 +763,7 @@ def main(argv: list[str] | None = None) -> None:
     local = access.is_loopback(options.host or os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"))
     shared = bool(options.share or os.environ.get("GRADIO_SHARE", "").lower() == "true")
     routes = rest.routes(ACTIONS, loopback_bound=local, shared=shared, save_png16=render.save_png16,
-                         depth=lambda path, model: estimator.shared(model or DEFAULT).predict(path))
+                         depth=lambda path, model: zerogpu.shared(model or DEFAULT).predict(path))
     try:
         demo.launch(server_name=options.host, server_port=options.port, share=shared, auth=options.auth,
                     mcp_server=options.mcp, prevent_thread_lock=True, run_history=False, theme=THEME,
@@ -774,7 +777,9 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def warm_up() -> None:
-    """Load the default model, so that the first visitor does not wait for it."""
+    """Load the default model, so that the first visitor does not wait for it. Nothing is loaded where GPUs are lent."""
+    if zerogpu.LENT:
+        return
     with suppress(DepthmapError):  # the visitor is told when it matters
         estimator.shared(DEFAULT).predict(np.zeros((64, 64, 3), np.float32))
 
