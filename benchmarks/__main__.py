@@ -1,91 +1,164 @@
 """`python -m benchmarks [--quick] [--only PART …]`: everything that SPEED.md claims, measured again.
 
-Parts: load, start, inference, imports, growth, throughput. Results go to benchmarks/results.md and .json.
+Ours and the peers run interleaved. Results go to results.json and results.md after every part; what was not
+measured this time stays as it was. A full run on defaults also puts its bars into README.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import growth, inference, material, measure, tables, throughput
-from benchmarks.measure import Table
+from benchmarks import entries, gpu, growth, inference, material, measure, memory, serving, tables, throughput
+from benchmarks.bars import DEPTH, HUB, LOAD, OWN, READY, TRANSFORMERS
+from benchmarks.measure import Row, Table, interleaved, say, worker
 
 HERE = Path(__file__).resolve().parent
+README = HERE.parent / "README.md"
 WORK = HERE.parent / "build" / "bench"
-MODELS = ["MiDaS_small", "DPT_Large"]
+SMALL, LARGE, BUNDLED = "MiDaS_small", "DPT_Large", "Tiny"
 
 
-def load(folder: Path, quick: bool) -> list[Table]:
+@dataclass(frozen=True)
+class Run:
+    """What is measured on, and how thoroughly."""
+
+    folder: Path
+    quick: bool
+
+    @property
+    def models(self) -> list[str]:
+        return [SMALL] if self.quick else [SMALL, LARGE]
+
+    def rounds(self, full: int) -> int:
+        return min(2, full) if self.quick else full
+
+
+def loads(run: Run, name: str) -> dict[str, list[str]]:
+    """Every way from a file to a network, as worker's arguments without the module."""
+    ways = {HUB: ["load_hub", run.folder, name]}
+    if name == LARGE:
+        ways[TRANSFORMERS] = ["load_transformers", run.folder, name]
+    ways |= {f".{kind}": ["load_own", run.folder, name, kind] for kind in material.FORMATS}
+    return ways | {"compiled": ["load_compiled", run.folder, name]}
+
+
+def load(run: Run) -> list[Table]:
     """From a copy on disk, page cache warm, to a network whose every page has been touched."""
-    found = []
-    for name in MODELS[:1] if quick else MODELS:
-        workers = {"torch.hub's way": ["load_hub", str(folder), name]}
-        if name == "DPT_Large":
-            workers["transformers"] = ["load_transformers", str(folder), name]
-        workers |= {f".{kind}": ["load_own", str(folder), name, kind] for kind in material.FORMATS}
-        workers["compiled"] = ["load_compiled", str(folder), name]
-        found.append(measure.interleaved(f"Load {name}, libraries imported before", workers, 3 if quick else 5))
-    return found
+    return [interleaved(LOAD.format(name), {way: worker(*rest) for way, rest in loads(run, name).items()},
+                        run.rounds(5 if name == LARGE else 7)) for name in run.models]
 
 
-def start(folder: Path, quick: bool) -> list[Table]:
+def cold(run: Run) -> list[Table]:
+    """The same after the system was told to forget the files."""
+    if not hasattr(__import__("os"), "posix_fadvise"):
+        return [Table("Load from a cold disk", (), "Not measured: this system cannot be told to forget files.")]
+    return [interleaved(f"Load {name} from a cold disk", {
+        way: worker("cold", *rest) for way, rest in loads(run, name).items()}, run.rounds(3), note=(
+            "posix_fadvise(DONTNEED) before each; the code stays warm. All must read the same bytes, so this is mostly "
+            "the disk.")) for name in run.models[-1:]]
+
+
+def share(run: Run) -> list[Table]:
+    ways = loads(run, run.models[-1])
+    chosen = {HUB: ways[HUB], **({TRANSFORMERS: ways[TRANSFORMERS]} if TRANSFORMERS in ways else {}), OWN: ways[".pt"]}
+    return [memory.two_processes(run.folder, run.models[-1], chosen)]
+
+
+def start(run: Run) -> list[Table]:
     """Whole processes, from the command to ready and to the first depth map."""
     found = []
-    for name in MODELS[:1] if quick else MODELS:
-        for first, words in (("ready", "ready"), ("depth", "its first depth map")):
-            workers = {"torch.hub's way": ["start_hub", str(folder), name, first]}
-            if name == "DPT_Large":
-                workers["transformers"] = ["start_transformers", str(folder), name, first]
-            workers["Depthmap"] = ["start_own", str(folder), name, first]
-            found.append(measure.interleaved(f"Start to {words}, {name}, whole process", workers, 3, whole=True))
+    for name in [BUNDLED, *run.models]:
+        for title, first in ((READY, "ready"), (DEPTH, "depth")):
+            ways = {HUB: worker("start_hub", run.folder, name, first)}
+            if name == LARGE:
+                ways[TRANSFORMERS] = worker("start_transformers", run.folder, name, first)
+            ways[OWN] = worker("start_own", run.folder, name, first)
+            found.append(interleaved(title.format(name), ways, run.rounds(3 if name == LARGE else 5), whole=True))
     return found
 
 
-def run_inference(folder: Path, quick: bool) -> list[Table]:
-    found = [inference.measure(folder, "MiDaS_small", (256, 256), 5 if quick else 15)]
-    if not quick:
-        found.append(inference.measure(folder, "DPT_Large", (384, 384), 5))
-    return found
+def page(run: Run) -> list[Table]:
+    """From the command to the page's first answer."""
+    commands = {"a straightforward app": ("-m", "benchmarks.plain_app", str(run.folder), SMALL), OWN: ("app.py",)}
+    samples: dict[str, list[float]] = {name: [] for name in commands}
+    for lap in range(run.rounds(5)):
+        for name in measure.in_turn(commands, lap):
+            with serving.serving(run.folder, commands[name]) as app:
+                samples[name].append(app.seconds)
+            say(f"page: {name} {app.seconds:.2f} s")
+    return [Table("Start to the page's first answer", tuple(Row(name, tuple(taken)) for name, taken in samples.items()),
+                  f"The straightforward app imports everything and loads {SMALL} before it shows its page.")]
 
 
-def imports(folder: Path, quick: bool) -> list[Table]:
-    """What each entry point imports, and the libraries it is measured against."""
-    modules = ("json", "scripts.manage_models", "scripts.setup_models", "depth.estimator", "onnxruntime", "torch",
-               "depth.networks", "gradio", "app")
-    workers = {module: ["imports", str(folder), module] for module in modules}
-    return [measure.interleaved("Imports, whole process", workers, 1 if quick else 3, whole=True)]
+def imports(run: Run) -> list[Table]:
+    return [entries.measure(run.rounds(5))]
 
 
-def run_growth(folder: Path, quick: bool) -> list[Table]:
-    return [growth.pictures(1 if quick else 3), growth.entries((1, 10) if quick else (1, 10, 100), 3)]
+def passes(run: Run) -> list[Table]:
+    sizes = {BUNDLED: (256, 256), SMALL: (256, 256), LARGE: (384, 384)}
+    return [inference.measure(run.folder, name, sizes[name], run.rounds(5 if name == LARGE else 9),
+                              passes=1 if name == LARGE else 4) for name in [BUNDLED, *run.models]]
 
 
-def run_throughput(folder: Path, quick: bool) -> list[Table]:
-    return throughput.measure(folder, 100 if quick else 300, 500 if quick else 10_000)
+def on_gpu(run: Run) -> list[Table]:
+    return [gpu.measure(run.folder, 2 if run.quick else 10)]
 
 
-PARTS: dict[str, Callable[[Path, bool], list[Table]]] = {
-    "load": load, "start": start, "inference": run_inference, "imports": imports, "growth": run_growth,
-    "throughput": run_throughput}
+def grow(run: Run) -> list[Table]:
+    return [growth.pictures(run.folder, run.rounds(3)), growth.batches(run.folder, run.rounds(3)),
+            growth.entries((1, 10, 100), run.rounds(3))]
+
+
+def crowd(run: Run) -> list[Table]:
+    return throughput.measure(run.folder, 64 if run.quick else 300, 500 if run.quick else 10_000)
+
+
+PARTS: dict[str, Callable[[Run], list[Table]]] = {
+    "load": load, "share": share, "start": start, "page": page, "imports": imports, "inference": passes, "gpu": on_gpu,
+    "growth": grow, "throughput": crowd, "cold": cold}
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="small models and few rounds: some minutes")
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="these parts only")
-    parser.add_argument("--output", type=Path, default=HERE, help="folder for results.md and results.json")
-    parser.add_argument("--work", type=Path, default=WORK, help="folder for the made-up models (6 GB, 400 MB if quick)")
-    chosen = parser.parse_args(arguments)
-    about = tables.machine()
-    material.prepare(chosen.work, MODELS[:1] if chosen.quick else MODELS)
-    if not chosen.quick:
-        material.transformers_model(material.Material(chosen.work))
-    found = [table for part in chosen.only for table in PARTS[part](chosen.work, chosen.quick)]
-    tables.save(found, about, chosen.output)
-    print(tables.markdown(found, about))
+    chosen = _options(arguments)
+    run = Run(chosen.work, chosen.quick)
+    output = chosen.output or (chosen.work / "quick" if chosen.quick else HERE)
+    ready = material.prepare(run.folder, [BUNDLED, *run.models])
+    material.peers(ready, [BUNDLED, *run.models])
+    found = tables.read(output)
+    for part in [] if chosen.prepare else chosen.only:
+        found[part] = _measured(part, run)
+        found = {name: found[name] for name in PARTS if name in found}
+        tables.save(found, output)
+    if found and output == HERE:
+        tables.show(found, README)
+    print(tables.markdown(found))
     return 0
+
+
+def _measured(part: str, run: Run) -> tuple[dict[str, object], list[Table]]:
+    """The part's tables and what they were measured on. A part that fails is a line, never the end of the run."""
+    about, start = tables.machine(), time.perf_counter()
+    try:
+        found = PARTS[part](run)
+    except Exception as error:
+        found = [Table(f"Part “{part}”", (), f"Not measured: {type(error).__name__}: {error}")]
+    say(f"{part}: {time.perf_counter() - start:.0f} s")
+    return about, found
+
+
+def _options(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="without DPT_Large and with few rounds: some minutes")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="these parts only")
+    parser.add_argument("--prepare", action="store_true", help="only make what is measured on")
+    parser.add_argument("--output", type=Path, help=f"folder for results.md and results.json (default: {HERE.name}, "
+                                                    "if quick a folder beside the models)")
+    parser.add_argument("--work", type=Path, default=WORK, help="folder for the made-up models (9 GB, 400 MB if quick)")
+    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

@@ -9,9 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
-from benchmarks.measure import Row, Table
+from benchmarks.measure import Row, Table, interleaved, worker
 
 
 def _repeat(work: Callable[[], object], rounds: int) -> tuple[float, ...]:
@@ -23,29 +21,16 @@ def _repeat(work: Callable[[], object], rounds: int) -> tuple[float, ...]:
     return tuple(samples)
 
 
-def pictures(rounds: int) -> Table:
-    """Preparing and restoring, which grow with the picture; the network's input does not."""
-    from depth import images
-    from depth.models import find
-
-    rows = []
-    for height, width in ((480, 640), (1080, 1920), (2160, 3840), (4320, 7680)):
-        rgb = np.random.default_rng(0).random((height, width, 3), np.float32)
-        small = np.random.default_rng(1).random((384, 672), np.float32)
-        rows += [Row(f"prepare {height}×{width}", _repeat(partial(images.prepare, rgb, find("DPT_Large")), rounds)),
-                 Row(f"restore {height}×{width}", _repeat(partial(_restore, small, (height, width)), rounds))]
-    return Table("Pictures, seconds", tuple(rows))
+def pictures(folder: Path, rounds: int) -> Table:
+    """Whole predictions. Only preparing and restoring grow with the picture; the network's input does not."""
+    sizes = ((480, 640), (1080, 1920), (2160, 3840), (4320, 7680))
+    return interleaved("One picture of so many pixels, bundled model, seconds", {
+        f"{height}×{width}": worker("grow_picture", folder, height, width) for height, width in sizes}, rounds)
 
 
-def _restore(small: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    from depth import images
-
-    try:
-        return images.restore(small, size)
-    except (AttributeError, TypeError):  # where it takes a tensor
-        import torch
-
-        return images.restore(torch.from_numpy(small), size)
+def batches(folder: Path, rounds: int) -> Table:
+    return interleaved("So many pictures in one call, bundled model, seconds a picture", {
+        f"{count} pictures": worker("grow_batch", folder, count) for count in (1, 2, 4, 8, 16)}, rounds)
 
 
 def entries(counts: tuple[int, ...], rounds: int) -> Table:

@@ -2,81 +2,121 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.measure import Row, Table
+from benchmarks.bars import OWN
+from benchmarks.measure import Row, Table, in_turn, say, unmeasured
 from depth import compiled, compiling, supply
-from depth.engines import Eager, Engine, no_collection
+from depth.engines import Eager, Engine, no_collection, sizes_of, threads
 from depth.models import find
 
 Run = Callable[[np.ndarray], np.ndarray]
+PLAIN = "plain torch"
 
 
-def measure(folder: Path, name: str, size: tuple[int, int], rounds: int, batch: int = 1) -> Table:
-    """One forward of `batch` pictures of `size`, all ways in turn, `rounds` times after a first one to warm up."""
+def measure(folder: Path, name: str, size: tuple[int, int], rounds: int, batch: int = 1, passes: int = 1) -> Table:
+    """Passes of `batch` pictures of `size`: all ways in turn, `rounds` times after a first one to warm up.
+
+    Each turn has `passes`, the first of several uncounted: what another way left in the caches is not its fault.
+    """
     picture = np.concatenate([compiling._picture(*size)] * batch)
-    ways = _ways(folder, name)
-    wanted = _plain(folder, name)(picture)
-    samples: dict[str, list[float]] = {way: [] for way in ways}
+    title, absent = f"{name}, {batch} × {size[0]}×{size[1]}, seconds a pass", {}
+    ways = _opened(folder, name, absent)
+    wanted, peers = ways[PLAIN](picture), _peers(folder, name)
+    samples: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
     facts: dict[str, dict[str, object]] = {}
     for lap in range(rounds + 1):
-        for way, run in ways.items():
-            start = time.perf_counter()
-            answer = run(picture)
-            if lap:
-                samples[way].append(time.perf_counter() - start)
-                facts[way] = {"difference": _difference(answer, wanted) if way != "transformers" else None}
-        print(f"  {name} {size[0]}×{size[1]}: round {lap}", file=sys.stderr, flush=True)
-    rows = tuple(Row(way, tuple(values), facts[way]) for way, values in samples.items())
-    return Table(f"{name}, {batch} × {size[0]}×{size[1]}, seconds a pass", rows)
+        for way in in_turn(ways, lap):
+            if way in absent:
+                continue
+            try:
+                answer, taken = _turn(ways[way], picture, passes)
+            except Exception as error:  # a peer that cannot run is a line
+                absent[way] = compiled.sentence(error)
+                continue
+            samples[way] += taken if lap else []
+            facts[way] = {"difference": _difference(answer, wanted) if way != "transformers" else None,
+                          "peer": way in peers or None}
+        say(f"{title}: round {lap} of {rounds}")
+    rows = tuple(Row(way, tuple(wall for wall, _ in taken),
+                     facts[way] | {"cpu": float(np.median([used for _, used in taken]))})
+                 for way, taken in samples.items() if taken)
+    return Table(title, rows, " ".join([f"{threads()} threads; cpu: processor seconds.", *unmeasured(absent)]))
+
+
+def _turn(run: Run, picture: np.ndarray, passes: int) -> tuple[np.ndarray, list[tuple[float, float]]]:
+    taken = []
+    for _ in range(passes):
+        start, used = time.perf_counter(), time.process_time()
+        answer = run(picture)
+        taken.append((time.perf_counter() - start, time.process_time() - used))
+    return answer, taken[1:] or taken
 
 
 def _difference(answer: np.ndarray, wanted: np.ndarray) -> float:
-    return float(np.abs(answer - wanted).max() / max(float(np.ptp(wanted)), 1e-12))
+    return float(np.abs(answer.reshape(wanted.shape) - wanted).max() / max(float(np.ptp(wanted)), 1e-12))
 
 
-def _ways(folder: Path, name: str) -> dict[str, Run]:
+def _peers(folder: Path, name: str) -> dict[str, Callable[[], Run]]:
+    """What others offer for the same network. Nobody else has a MiDaS_small."""
+    peers: dict[str, Callable[[], Run]] = {"transformers": lambda: _transformers(folder)} if name == "DPT_Large" else {}
+    return {**peers, PLAIN: lambda: _plain(folder, name), "onnxruntime": lambda: _onnxruntime(folder, name),
+            "OpenVINO": lambda: _openvino(folder, name)}
+
+
+def _opened(folder: Path, name: str, absent: dict[str, str]) -> dict[str, Run]:
+    """Every way that can be opened here; why the others cannot goes to `absent`."""
+    makers = {**_peers(folder, name), OWN: lambda: _default(folder, name),
+              f"{OWN}, eager": lambda: Eager(plain(folder, name))}
     ways: dict[str, Run] = {}
-    if name == "DPT_Large" and (peer := _transformers(folder)):
-        ways["transformers"] = peer
-    ways["eager, plain torch"] = _plain(folder, name)
-    ways["eager"] = Eager(_network(folder, name))
+    for way, make in makers.items():
+        try:
+            ways[way] = make()
+        except Exception as error:
+            absent[way] = compiled.sentence(error)
     for kind in compiled.runnable(find(name)):
         if engine := artefact(folder, name, kind):
-            ways[engine.name] = engine
-    if name == "DPT_Large" and (peer := _onnx_peer(folder, name)):
-        ways["onnxruntime, its own weights"] = peer
+            ways[f"{OWN}, {engine.name}"] = engine
     return ways
+
+
+def _default(folder: Path, name: str) -> Engine:
+    """What the estimator itself chooses."""
+    from depth import MiDaSDepthEstimator
+
+    return MiDaSDepthEstimator(name, manager=supply.manager(folder / "cache"))._engine
 
 
 def artefact(folder: Path, name: str, kind: str) -> Engine | None:
     """The cache's compiled network, if there is one."""
-    tensors, digest = _weights(folder, name)
-    return compiled.load(folder / "cache", compiling.facts(find(name), kind, tensors, digest), tensors)
+    tensors, digest = weights(folder, name)
+    about = compiling.facts(find(name), kind, tensors, digest)
+    return compiled.load(folder / "cache", about, tensors)
 
 
-def _weights(folder: Path, name: str):
+def weights(folder: Path, name: str):
+    """Tensors and their digest, from the cache or as they come with the program."""
     cache = supply.manager(folder / "cache")
     return supply.tensors(find(name), cache=cache, offline=True)[0], supply.digest(find(name), cache)
 
 
-def _network(folder: Path, name: str):
+def plain(folder: Path, name: str):
+    """The network as it was written, with the cache's weights."""
     with no_collection():
         from depth.networks import checkpoints
 
-        return checkpoints.load(find(name), _weights(folder, name)[0])
+        return checkpoints.load(find(name), weights(folder, name)[0])
 
 
 def _plain(folder: Path, name: str) -> Run:
-    """The network as it was written, without any tuning."""
+    """The network as it was written, without any tuning: what torch.hub gives."""
     import torch
 
-    network = _network(folder, name)
+    network = plain(folder, name)
 
     def run(batch: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
@@ -85,13 +125,10 @@ def _plain(folder: Path, name: str) -> Run:
     return run
 
 
-def _transformers(folder: Path) -> Run | None:
+def _transformers(folder: Path) -> Run:
     import torch
+    from transformers import DPTForDepthEstimation
 
-    try:
-        from transformers import DPTForDepthEstimation
-    except ImportError:
-        return None
     network = DPTForDepthEstimation.from_pretrained(folder / "transformers-dpt-large").eval()
 
     def run(batch: np.ndarray) -> np.ndarray:
@@ -101,11 +138,24 @@ def _transformers(folder: Path) -> Run | None:
     return run
 
 
-def _onnx_peer(folder: Path, name: str) -> Run | None:
-    """onnxruntime as anybody would use it on an exported file, if `material` made one."""
-    path = folder / f"{name}.onnx"
-    if not path.exists() or "onnx" not in compiled._NEEDS:
-        return None
-    from depth.engines import Onnx, sizes_of
+def _onnxruntime(folder: Path, name: str) -> Run:
+    """onnxruntime with its own optimisation of the exported file."""
+    from depth.engines import Onnx
 
-    return Onnx(path, sizes_of(find(name)), optimized=False)
+    return Onnx(_exported(folder, name), sizes_of(find(name)), optimized=False)
+
+
+def _openvino(folder: Path, name: str) -> Run:
+    """OpenVINO on the same file and as many threads, in float32 as everybody here."""
+    import openvino
+
+    network = openvino.Core().compile_model(_exported(folder, name), "CPU", {
+        "INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads(), "PERFORMANCE_HINT": "LATENCY"})
+    return lambda batch: network(batch)[0]
+
+
+def _exported(folder: Path, name: str) -> Path:
+    path = folder / "onnx" / name / "network.onnx"
+    if not path.exists():
+        raise FileNotFoundError("the network was not exported")
+    return path

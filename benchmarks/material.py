@@ -11,6 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.measure import run, say, worker
+from depth.models import find
+
 FORMATS = ("pt", "h5", "pkl", "safetensors")
 
 
@@ -31,6 +34,9 @@ class Material:
     def checkpoint(self, name: str) -> Path:
         return self.folder / f"{name}.pt"
 
+    def exported(self, name: str) -> Path:
+        return self.folder / "onnx" / name / "network.onnx"
+
     def transformers(self) -> Path:
         return self.folder / "transformers-dpt-large"
 
@@ -44,7 +50,9 @@ def prepare(folder: Path, names: list[str]) -> Material:
     for name in names:
         if not material.checkpoint(name).exists():
             _checkpoint(name, material.checkpoint(name))
-        _cached(name, material)
+        if not find(name).bundled:
+            _cached(name, material)
+        _compiled(name, material)
     return material
 
 
@@ -58,18 +66,26 @@ def _picture(path: Path, height: int = 1080, width: int = 1920) -> None:
 
 
 def _checkpoint(name: str, path: Path) -> None:
-    """A state dict in the official layout, of magnitudes that keep the activations finite."""
+    """A state dict in the official layout."""
     import torch
 
-    from depth.models import find
-    from depth.networks import checkpoints
+    from benchmarks import inference
 
-    generator = torch.Generator().manual_seed(0)
-    tensors = {key: _values(key, shape, dtype, generator)
-               for key, (shape, dtype) in checkpoints.schema(find(name)).items()}
+    tensors = inference.weights(path.parent, name)[0] if find(name).bundled else _made_up(name)
     temporary = path.with_suffix(".tmp")
     torch.save(tensors, temporary)
     temporary.rename(path)
+
+
+def _made_up(name: str) -> dict:
+    """Random tensors of magnitudes that keep the activations finite."""
+    import torch
+
+    from depth.networks import checkpoints
+
+    generator = torch.Generator().manual_seed(0)
+    return {key: _values(key, shape, dtype, generator)
+            for key, (shape, dtype) in checkpoints.schema(find(name)).items()}
 
 
 def _values(key: str, shape: tuple[int, ...], dtype: str, generator):
@@ -88,17 +104,39 @@ def _values(key: str, shape: tuple[int, ...], dtype: str, generator):
 
 def _cached(name: str, material: Material) -> None:
     """The checkpoint in the benchmark's own cache, in all formats."""
-    from depth.estimator import manager
-    from depth.models import find
+    from depth.supply import manager
 
-    if find(name).bundled:
-        return
     os.environ["DEPTHMAP_FORMATS"] = ",".join(FORMATS)
     cache = manager(material.cache)
     if not (material.cache / name / "manifest.json").exists():
         cache.import_(material.checkpoint(name), name)
     for format in FORMATS:
         cache.convert(name, format)
+
+
+def _compiled(name: str, material: Material) -> None:
+    """Every kind of compiled network that this installation can make, as `setup_models.py --compile` does."""
+    from benchmarks import inference
+    from depth import compiled
+
+    for kind in compiled.runnable(find(name)):
+        if inference.artefact(material.folder, name, kind) is None:
+            say(f"compiling {name} ({kind})")
+            if reason := compiled.make(find(name), kind, material.cache):
+                say(f"{name} ({kind}) stays uncompiled: {reason}")
+
+
+def peers(material: Material, names: list[str]) -> None:
+    """What the peers run: exported networks, and transformers' own checkpoint. Missing packages leave them out."""
+    for name in names:
+        if not material.exported(name).exists():
+            say(f"exporting {name} for onnxruntime and OpenVINO")
+            try:
+                run(worker("export_onnx", material.folder, name))
+            except RuntimeError as error:
+                say(f"{name} was not exported: {error}")
+    if "DPT_Large" in names:
+        transformers_model(material)
 
 
 def transformers_model(material: Material) -> Path | None:

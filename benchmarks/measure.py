@@ -1,4 +1,4 @@
-"""Runs workers interleaved and reduces what they say to medians, spreads and ratios."""
+"""Runs processes interleaved and reduces what they say to medians, spreads and ratios."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import statistics
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -38,40 +39,89 @@ class Table:
     def row(self, name: str) -> Row | None:
         return next((row for row in self.rows if row.name == name), None)
 
+    def record(self) -> dict[str, object]:
+        """The table as JSON."""
+        return asdict(self)
 
-def interleaved(title: str, workers: dict[str, list[str]], rounds: int, *, whole: bool = False,
-                note: str = "") -> Table:
-    """Each worker once per round, in turn. `whole` takes the process's wall time from outside.
+    @classmethod
+    def of(cls, record: Mapping) -> Table:
+        """What `record` wrote."""
+        rows = tuple(Row(row["name"], tuple(row["samples"]), row["facts"]) for row in record["rows"])
+        return cls(record["title"], rows, record["note"])
 
-    A worker that cannot run (a peer that is not installed) is left out and said in the note.
+
+def worker(*arguments: object) -> list[str]:
+    """Python's arguments for one action of `worker.py`."""
+    return ["-m", "benchmarks.worker", *map(str, arguments)]
+
+
+def interleaved(title: str, runs: dict[str, list[str]], rounds: int, *, whole: bool = False, note: str = "") -> Table:
+    """Each of `python ARGUMENTS` once per round, in turn. `whole` takes the process's wall time from outside.
+
+    What cannot run (a peer that is not installed) is left out and said in the note.
     """
-    samples: dict[str, list[float]] = {name: [] for name in workers}
+    samples: dict[str, list[float]] = {name: [] for name in runs}
     facts: dict[str, dict] = {}
     absent: dict[str, str] = {}
-    for _ in range(rounds):
-        for name, arguments in workers.items():
+    for lap in range(rounds):
+        for name in in_turn(runs, lap):
             if name in absent:
                 continue
             try:
-                wall, answer = run(arguments)
-            except RuntimeError as error:
-                absent[name] = str(error)
+                wall, cpu, answer = run(runs[name])
+            except (RuntimeError, subprocess.TimeoutExpired) as error:
+                absent[name] = str(error)[:300]
+                say(f"{title}: {name} cannot run: {absent[name]}")
                 continue
             samples[name].append(wall if whole else float(answer["seconds"]))
-            facts[name] = answer
-            print(f"  {title}: {name} {samples[name][-1]:.3f} s", file=sys.stderr, flush=True)
+            facts[name] = answer | ({"cpu": cpu} if whole else {})
+            say(f"{title}: {name} {samples[name][-1]:.3f} s")
     rows = tuple(Row(name, tuple(values), facts[name]) for name, values in samples.items() if values)
-    notes = [note, *(f"{name}: not measured ({why})" for name, why in absent.items())]
-    return Table(title, rows, " ".join(filter(None, notes)))
+    return Table(title, rows, " ".join(filter(None, [note, *unmeasured(absent)])))
 
 
-def run(arguments: list[str], timeout: float = 900) -> tuple[float, dict[str, object]]:
-    """Wall seconds of a worker from its birth to its end, and what it printed."""
-    start = time.perf_counter()
-    done = subprocess.run([sys.executable, "-m", "benchmarks.worker", *arguments], cwd=ROOT, capture_output=True,
-                          text=True, timeout=timeout, env={**os.environ, "HF_HUB_OFFLINE": "1"})
-    wall = time.perf_counter() - start
+def in_turn(names: Iterable[str], lap: int) -> list[str]:
+    """The names, beginning with another one in each round, so that nobody always comes after the same neighbour.
+
+    >>> in_turn("abc", 1)
+    ['b', 'c', 'a']
+    """
+    names = list(names)
+    first = lap % len(names)
+    return names[first:] + names[:first]
+
+
+def unmeasured(absent: Mapping[str, str]) -> list[str]:
+    """A sentence for each thing that could not be measured."""
+    return [f"{name}: not measured ({why})." for name, why in absent.items()]
+
+
+def run(arguments: list[str], timeout: float = 900) -> tuple[float, float | None, dict[str, object]]:
+    """Wall and processor seconds of `python ARGUMENTS` from its birth to its end, and the JSON it printed last."""
+    before, start = _cpu_of_children(), time.perf_counter()
+    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=timeout,
+                          stdin=subprocess.DEVNULL, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+    wall, after = time.perf_counter() - start, _cpu_of_children()
     if done.returncode:
         lines = done.stderr.strip().splitlines() or ["no reason given"]
         raise RuntimeError(lines[-1][:160])
-    return wall, json.loads(done.stdout.strip().splitlines()[-1])
+    return wall, None if after is None else after - before, _said(done.stdout)
+
+
+def _said(output: str) -> dict[str, object]:
+    lines = output.strip().splitlines()
+    return json.loads(lines[-1]) if lines and lines[-1].startswith("{") else {}
+
+
+def _cpu_of_children() -> float | None:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def say(line: str) -> None:
+    """How far it is, beside the results."""
+    print(f"  {line}", file=sys.stderr, flush=True)

@@ -1,23 +1,33 @@
-"""Tables as Markdown and JSON, with the date and the machine beside the figures."""
+"""Tables as Markdown and JSON, with the date and the machine beside the figures.
+
+Results are kept by part, each with the day and the machine it was measured on, so that one part can be
+measured again and the others stay.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import platform
+import re
 import time
-from dataclasses import asdict
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from benchmarks import bars
 from benchmarks.measure import Row, Table
 
-PACKAGES = ("torch", "timm", "numpy", "transformers", "onnxruntime")
+PACKAGES = ("torch", "timm", "numpy", "transformers", "onnxruntime", "openvino", "gradio")
+MEMORY = ("private", "grown", "pss", "peak", "disk")
+HIDDEN = ("seconds", "ready")
+BEGIN, END = "<!-- benchmarks begin -->", "<!-- benchmarks end -->"
+
+Parts = Mapping[str, tuple[Mapping[str, object], list[Table]]]  # part → what it was measured on, tables
 
 
 def machine() -> dict[str, object]:
     """What the figures were measured on."""
-    import os
-
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     return {"date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()), "processor": _processor(), "cores": cores,
@@ -25,24 +35,39 @@ def machine() -> dict[str, object]:
             **{name: _version(name) for name in PACKAGES}}
 
 
-def markdown(tables: list[Table], about: dict[str, object]) -> str:
+def markdown(parts: Parts) -> str:
     """The whole report. Ratios are against the first row of each table: above 1 is faster than it."""
-    facts = ", ".join(f"{name} {value}" for name, value in about.items() if name in PACKAGES and value)
     lines = ["# Measured speed", "",
-             f"{about['date']}, {about['processor']}, {about['cores']} cores, Python {about['python']}; {facts}.",
-             f"Load average before the first measurement: {about['load_before']:.1f} (a figure taken on a busy machine "
-             "compares only within its table)." if about["load_before"] is not None else "",
-             "Medians; every table was measured interleaved. Weights are random, which changes no speed.", ""]
-    for table in tables:
-        lines += [f"## {table.title}", "", *_table(table), ""]
-        if table.note:
-            lines += [table.note, ""]
+             "Medians of wall seconds; every table was measured interleaved, so figures compare within their table. "
+             "Weights are random where a model's own cannot be had, which changes no speed.", "",
+             "## The bars", "", *headline(parts), ""]
+    for part, (about, tables) in parts.items():
+        lines += [f"## {part}", "", words(about), ""]
+        for table in tables:
+            lines += [f"### {table.title}", "", *(_table(table) if table.rows else []), ""]
+            lines += [table.note, ""] if table.note else []
     return "\n".join(lines)
+
+
+def words(about: Mapping[str, object]) -> str:
+    """Day and machine in a sentence or two."""
+    facts = ", ".join(f"{name} {value}" for name, value in about.items() if name in PACKAGES and value)
+    load = about.get("load_before")
+    return (f"{about['date']}, {about['processor']}, {about['cores']} cores, Python {about['python']}; {facts}."
+            + (f" Load average before: {load:.1f}." if load is not None else ""))
+
+
+def headline(parts: Parts) -> list[str]:
+    """Every bar that could be measured, with what was found."""
+    found = [judged for _, tables in parts.values() for judged in bars.judge(tables)]
+    lines = ["| what | bar | measured | |", "|---|---:|---:|---|"]
+    return lines + [f"| {one.words} | {one.wanted} | {one.measured} | {'met' if one.met else 'not met'} |"
+                    for one in found]
 
 
 def _table(table: Table) -> list[str]:
     extras = list(dict.fromkeys(name for row in table.rows for name, value in row.facts.items()
-                                if name not in ("seconds", "ready") and value is not None))
+                                if name not in HIDDEN and value is not None))
     head = ["", "median", "fastest", "n", "times faster than the first", *extras]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for row in table.rows:
@@ -56,8 +81,8 @@ def _fact(row: Row, name: str) -> str:
     value = row.facts.get(name)
     if value is None:
         return ""
-    if name in ("private", "grown"):
-        return f"{value / 1e6:.0f} MB"
+    if name in MEMORY:
+        return f"{value / 1e6:.3g} MB" if abs(value) < 1e7 else f"{value / 1e6:.0f} MB"
     if name == "difference":
         return f"{value:.0e}"
     return _number(value) if isinstance(value, float) else str(value)
@@ -66,28 +91,48 @@ def _fact(row: Row, name: str) -> str:
 def _number(value: float) -> str:
     """Three digits.
 
-    >>> _number(0.01234), _number(12.3)
-    ('0.0123', '12.3')
+    >>> _number(0.01234), _number(12.3), _number(1234.5)
+    ('0.0123', '12.3', '1234')
     """
-    return f"{value:.3g}"
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
-def save(tables: list[Table], about: dict[str, object], folder: Path) -> None:
+def read(folder: Path) -> dict[str, tuple[dict[str, object], list[Table]]]:
+    """What was measured before; nothing if there is no such file."""
+    try:
+        record = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+        return {part: (one["machine"], [Table.of(table) for table in one["tables"]])
+                for part, one in record["parts"].items()}
+    except (OSError, ValueError, KeyError):
+        return {}
+
+
+def save(parts: Parts, folder: Path) -> None:
     """results.md and results.json in the folder."""
-    (folder / "results.md").write_text(markdown(tables, about), encoding="utf-8")
-    record = {"machine": about, "tables": [asdict(table) for table in tables]}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "results.md").write_text(markdown(parts), encoding="utf-8")
+    record = {"parts": {part: {"machine": dict(about), "tables": [table.record() for table in tables]}
+                        for part, (about, tables) in parts.items()}}
     (folder / "results.json").write_text(json.dumps(record, indent=1, default=str), encoding="utf-8")
+
+
+def show(parts: Parts, page: Path) -> None:
+    """Put the bars, with date and machine, between the marks of a Markdown page."""
+    about = [words(about) for about, _ in parts.values()]
+    block = "\n".join([BEGIN, "", *headline(parts), "", *list(dict.fromkeys(about))[:1], "", END])
+    text = page.read_text(encoding="utf-8")
+    page.write_text(re.sub(f"{BEGIN}.*{END}", lambda _: block, text, flags=re.S), encoding="utf-8")
 
 
 def _processor() -> str:
     try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-                return line.partition(":")[2].strip() + (" (AVX-512)" if "avx512f" in flags else "")
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
-        pass
-    return platform.processor() or platform.machine()
+        return platform.processor() or platform.machine()
+    name = re.search(r"^model name\s*:\s*(.+)$", text, re.M)
+    abilities = [word for flag, word in (("avx512f", "AVX-512"), ("avx512_bf16", "bf16"), ("avx512_vnni", "VNNI"))
+                 if re.search(rf"\b{flag}\b", text)]
+    return (name[1].strip() if name else platform.machine()) + (f" ({', '.join(abilities)})" if abilities else "")
 
 
 def _version(package: str) -> str | None:

@@ -1,28 +1,24 @@
-"""One measured thing in a process of its own: `python -m benchmarks.worker ACTION FOLDER …` prints one JSON line.
+"""One measured thing in a process of its own: `python -m benchmarks.worker [cold|hold] ACTION FOLDER …`.
 
+Prints one JSON line.
 Every action measures from the moment its words say; private memory is read from the kernel where it tells.
+"cold" first makes the system forget the files, where it can; "hold" stays alive afterwards until stdin ends.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks.serving import private_bytes
+
 clock = time.perf_counter
 BORN = clock()
-
-
-def private_bytes() -> int | None:
-    """Memory that is this process's alone (Linux)."""
-    try:
-        lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
-    except OSError:
-        return None
-    words = {line.split(":")[0]: line.split() for line in lines}
-    return int(words["Private_Dirty"][1]) * 1024 if "Private_Dirty" in words else None
+KEPT: list[object] = []  # what "hold" must not let go of
 
 
 def touch(tensors) -> float:
@@ -35,13 +31,15 @@ def _timed(work: Callable[[], object]) -> dict[str, object]:
     network = work()
     ready = clock() - start
     touch(network.state_dict().values())
-    return {"seconds": clock() - start, "ready": ready, "private": private_bytes()}
+    seconds = clock() - start
+    KEPT.append(network)
+    return {"seconds": seconds, "ready": ready, "private": private_bytes()}
 
 
 def load_own(folder: Path, name: str, format: str) -> dict[str, object]:
     """From this format's copy in the cache to a network; torch and the networks' code are imported before."""
     from depth.engines import no_collection
-    from depth.estimator import manager
+    from depth.supply import manager
     from depth.models import find
 
     with no_collection():
@@ -85,22 +83,33 @@ def load_compiled(folder: Path, name: str) -> dict[str, object]:
     """From torch imported to a compiled network, fed with the cache's .pt."""
     import torch  # noqa: F401
 
+    from cache import artefacts
     from depth import compiled
-    from depth.estimator import manager
+    from depth.supply import manager
     from depth.models import find
 
     start = clock()
     weights = manager(folder / "cache").open(name, offline=True).tensors
     about = compiled.facts(find(name), "aoti", compiled.signature(weights))
+<<<<<<< HEAD
     engine = compiled.load(folder / "cache", about, weights)
     return {"seconds": clock() - start, "private": private_bytes(), "ok": engine is not None,
             "timm": "timm" in sys.modules, "inductor": "torch._inductor" in sys.modules}
+=======
+    engine = compiled.load(folder / "cache", about, weights)
+    seconds, place = clock() - start, artefacts.folder_of(folder / "cache", name) / artefacts.key(about)
+    if engine is None:
+        raise SystemExit("there is no compiled network")
+    return {"seconds": seconds, "private": private_bytes(), "timm": "timm" in sys.modules,
+            "inductor": "torch._inductor" in sys.modules,
+            "disk": sum(path.stat().st_size for path in place.iterdir())}
+>>>>>>> 6e2102a (Benchmarks: every promise a bar, every part resumable; OpenVINO, a straightforward app, shared memory, cold disk, budgets, a GPU)
 
 
 def start_own(folder: Path, name: str, first: str) -> dict[str, object]:
     """The estimator as a user starts it; `first` is "ready" or "depth"."""
     from depth import MiDaSDepthEstimator
-    from depth.estimator import manager
+    from depth.supply import manager
 
     estimator = MiDaSDepthEstimator(name, manager=manager(folder / "cache"))
     if first == "depth":
@@ -149,18 +158,76 @@ def start_transformers(folder: Path, name: str, first: str) -> dict[str, object]
     return {"seconds": clock() - BORN, "private": private_bytes()}
 
 
-def imports(folder: Path, module: str) -> dict[str, object]:
-    """What importing one module costs."""
-    import importlib
+def grow_picture(folder: Path, height: str, width: str) -> dict[str, object]:
+    """One picture of this size through the bundled model, after a small one to warm up."""
+    return _grown(folder, [(int(height), int(width))])
 
+
+def grow_batch(folder: Path, count: str) -> dict[str, object]:
+    """So many pictures in one call; seconds are a picture's."""
+    grown = _grown(folder, [(480, 640)] * int(count))
+    return grown | {"seconds": grown["seconds"] / int(count)}
+
+
+def _grown(folder: Path, sizes: list[tuple[int, int]]) -> dict[str, object]:
+    import numpy as np
+
+    from benchmarks.zoo import _peak_bytes
+    from depth import MiDaSDepthEstimator
+    from depth.supply import manager
+
+    estimator = MiDaSDepthEstimator("Tiny", manager=manager(folder / "cache"))
+    estimator.predict(np.zeros((64, 64, 3), np.uint8))
+    pictures = [np.random.default_rng(number).integers(0, 255, (*size, 3), np.uint8)
+                for number, size in enumerate(sizes)]
     start = clock()
-    importlib.import_module(module)
+    estimator.predict_batch(pictures)
+    return {"seconds": clock() - start, "peak": _peak_bytes(), "engine": estimator.engine}
+
+
+def export_onnx(folder: Path, name: str) -> dict[str, object]:
+    """The network as anybody would export it for onnxruntime and OpenVINO, at its native size."""
+    import torch
+
+    from benchmarks.inference import plain
+    from depth.models import find
+
+    row, start = find(name), clock()
+    network = plain(folder, name)
+    picture = torch.zeros(1, 3, row.size, row.size)
+    with torch.no_grad():
+        program = torch.onnx.export(network, (picture,), dynamo=True, optimize=True, verbose=False,
+                                    input_names=["pictures"], output_names=["depth"])
+    place = folder / "onnx" / name
+    place.mkdir(parents=True, exist_ok=True)
+    program.save(str(place / "exported.onnx"), external_data=True)
+    (place / "exported.onnx").rename(place / "network.onnx")  # only a whole one has this name
     return {"seconds": clock() - start}
 
 
+def forget(folder: Path) -> None:
+    """Make the system drop the files from its page cache (Linux)."""
+    for path in folder.rglob("*"):
+        if path.is_file() and path.stat().st_size > 1 << 20:
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
 ACTIONS = {action.__name__: action for action in (
-    load_own, load_hub, load_transformers, load_compiled, start_own, start_hub, start_transformers, imports)}
+    load_own, load_hub, load_transformers, load_compiled, start_own, start_hub, start_transformers, grow_picture,
+    grow_batch, export_onnx)}
+
+
+def main(arguments: list[str]) -> None:
+    manner = arguments.pop(0) if arguments[0] in ("cold", "hold") else ""
+    action, folder, *rest = arguments
+    if manner == "cold":
+        forget(Path(folder))
+    print(json.dumps(ACTIONS[action](Path(folder), *rest)), flush=True)
+    if manner == "hold":
+        sys.stdin.read()
+
 
 if __name__ == "__main__":
-    action, folder, *rest = sys.argv[1:]
-    print(json.dumps(ACTIONS[action](Path(folder), *rest)))
+    main(sys.argv[1:])

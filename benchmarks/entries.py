@@ -1,0 +1,46 @@
+"""What each way into the program costs to start, and how much it may: the interpreter and what it truly needs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from benchmarks.measure import Row, Table, interleaved
+
+NOTHING = "python -c pass"
+NUMPY, LOCKS = "import numpy, PIL.Image", "import filelock"
+TORCH, PAGE = "import torch", "import gradio"
+# Each with the libraries that it truly needs, and how many times the interpreter's own start it may take besides.
+ENTRIES: dict[str, tuple[list[str], str | None]] = {
+    "manage_models.py --help": (["scripts/manage_models.py", "--help"], None),
+    "manage_models.py info": (["scripts/manage_models.py", "info"], LOCKS),
+    "setup_models.py --help": (["scripts/setup_models.py", "--help"], None),
+    "python -m depth --help": (["-m", "depth", "--help"], NUMPY),
+    "app.py --help": (["app.py", "--help"], None),
+    "import depth.estimator": (["-c", "import depth.estimator"], NUMPY),
+    "import depth.networks": (["-c", "import depth.networks"], TORCH),
+    "import app": (["-c", "import app"], PAGE),
+}
+TIMES = 3.0
+
+
+def measure(rounds: int) -> Table:
+    """Whole processes. The budget of each: its libraries alone, and three times `python -c pass` for itself."""
+    libraries = {library: ["-c", library] for library in (NUMPY, LOCKS, TORCH, PAGE)}
+    commands = {NOTHING: ["-c", "pass"], **libraries, **{name: command for name, (command, _) in ENTRIES.items()}}
+    return judged(interleaved("Entry points and their budgets", commands, rounds, whole=True, note=(
+        f"Seconds of a whole process. The budget is what its libraries take, and {TIMES:g} × `{NOTHING}` for all else; "
+        "import depth.networks brings timm, which no library row holds.")))
+
+
+def judged(table: Table) -> Table:
+    """The same with each entry point's budget, and whether it is kept."""
+    nothing = table.row(NOTHING)
+    rows = []
+    for row in table.rows:
+        library = ENTRIES[row.name][1] if row.name in ENTRIES else None
+        needed = table.row(library) if library else nothing
+        if row.name in ENTRIES and nothing and needed:
+            budget = TIMES * nothing.median + needed.median - nothing.median
+            row = replace(row, facts={**row.facts, "budget": budget, "within": bool(row.median <= budget)})
+        rows.append(row)
+    return replace(table, rows=tuple[Row, ...](rows))
