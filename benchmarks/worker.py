@@ -39,8 +39,8 @@ def _timed(work: Callable[[], object]) -> dict[str, object]:
 def load_own(folder: Path, name: str, format: str) -> dict[str, object]:
     """From this format's copy in the cache to a network; torch and the networks' code are imported before."""
     from depth.engines import no_collection
-    from depth.supply import manager
     from depth.models import find
+    from depth.supply import manager
 
     with no_collection():
         from depth.networks import checkpoints
@@ -85,17 +85,12 @@ def load_compiled(folder: Path, name: str) -> dict[str, object]:
 
     from cache import artefacts
     from depth import compiled
-    from depth.supply import manager
     from depth.models import find
+    from depth.supply import manager
 
     start = clock()
     weights = manager(folder / "cache").open(name, offline=True).tensors
     about = compiled.facts(find(name), "aoti", compiled.signature(weights))
-<<<<<<< HEAD
-    engine = compiled.load(folder / "cache", about, weights)
-    return {"seconds": clock() - start, "private": private_bytes(), "ok": engine is not None,
-            "timm": "timm" in sys.modules, "inductor": "torch._inductor" in sys.modules}
-=======
     engine = compiled.load(folder / "cache", about, weights)
     seconds, place = clock() - start, artefacts.folder_of(folder / "cache", name) / artefacts.key(about)
     if engine is None:
@@ -103,7 +98,6 @@ def load_compiled(folder: Path, name: str) -> dict[str, object]:
     return {"seconds": seconds, "private": private_bytes(), "timm": "timm" in sys.modules,
             "inductor": "torch._inductor" in sys.modules,
             "disk": sum(path.stat().st_size for path in place.iterdir())}
->>>>>>> 6e2102a (Benchmarks: every promise a bar, every part resumable; OpenVINO, a straightforward app, shared memory, cold disk, budgets, a GPU)
 
 
 def start_own(folder: Path, name: str, first: str) -> dict[str, object]:
