@@ -2,7 +2,7 @@
 
     <cache>/<model>/compiled/<key>/network.pt2             machine code ("aoti"), a few MB; the weights stay outside
                                   /constants.safetensors   what that code needs and the checkpoint lacks
-                                  /network.onnx            graph with weights ("onnx"), for small models
+                                  /network.onnx            graph with weights ("onnx", for small models; "int8")
 
 Making one happens in a process of its own (`compiling.py`), so that a compiler that hangs or dies leaves the
 eager network serving. Loading one needs neither that compiler nor timm, and for "onnx" not even torch. What
@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 
 from cache import artefacts
 from cache.errors import CacheBusy, DepthmapError, UsageError
-from depth.engines import Compiled, Engine, Onnx, Sizes, kinds, sizes_of
+from depth.engines import Compiled, Engine, Int8, Onnx, Sizes, kinds, sizes_of
 from depth.models import Model, find
 
 if TYPE_CHECKING:
@@ -45,9 +45,10 @@ LAYOUT = 1  # of the artefact; raise it when an older one must not be loaded
 _ROOT = Path(__file__).resolve().parents[1]
 _NEEDS: dict[str, dict[str, tuple[str, ...]]] = {
     "onnx": {"run": ("onnxruntime",), "make": ("onnxruntime", "onnx", "onnxscript", "torch")},
+    "int8": {"run": ("onnxruntime",), "make": ("onnxruntime", "onnx", "onnxscript", "torch")},
     "aoti": {"run": ("torch",), "make": ("torch",)},
 }
-ENGINES = {"onnx": Onnx, "aoti": Compiled}
+ENGINES = {"onnx": Onnx, "int8": Int8, "aoti": Compiled}
 log = logging.getLogger(__name__)
 
 
@@ -76,10 +77,11 @@ def runnable(model: Model, device: str = "cpu", dtype: str = "float32") -> tuple
 
 
 def facts(model: Model, kind: str, weights: str) -> dict[str, Any]:
-    """Everything that an artefact depends on. `weights`: the tensors' digest ("onnx") or `signature` ("aoti")."""
-    runtime = "onnxruntime" if kind == "onnx" else "torch"
+    """Everything that an artefact depends on. `weights`: the tensors' digest, or `signature` ("aoti")."""
+    runtime = "torch" if kind == "aoti" else "onnxruntime"
     return {"layout": LAYOUT, "kind": kind, "model": model.name, "weights": weights, "network": _network(model),
-            "dtype": "float32", "device": "cpu", "machine": machine(), "runtime": f"{runtime} {_version(runtime)}",
+            "dtype": "int8" if kind == "int8" else "float32", "device": "cpu", "machine": machine(),
+            "runtime": f"{runtime} {_version(runtime)}",
             "sizes": asdict(sizes_of(model))}
 
 
@@ -109,8 +111,8 @@ def load(directory: Path, about: Mapping[str, Any],
             return None
         path, manifest = found
         sizes = Sizes(**about["sizes"])
-        if about["kind"] == "onnx":
-            return Onnx(path / GRAPH, sizes)
+        if about["kind"] != "aoti":
+            return ENGINES[about["kind"]](path / GRAPH, sizes)
         return Compiled(path / CODE, _constants(path, manifest["constants"], tensors or {}), sizes)
     except Exception as error:  # of native loaders and damaged files; eager serves in any case
         log.warning("The compiled %s is not used: %s.", about["model"], sentence(error))
@@ -227,7 +229,8 @@ def _network(model: Model) -> str:
 @lru_cache(maxsize=1)
 def _code() -> str:
     here = Path(__file__).parent
-    files = (*sorted((here / "networks").glob("*.py")), here / "tuning.py", here / "compiling.py")
+    makers = (here / f"{name}.py" for name in ("tuning", "compiling", "quantizing"))
+    files = (*sorted((here / "networks").glob("*.py")), *makers)
     return hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()
 
 

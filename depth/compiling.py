@@ -23,8 +23,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cache import artefacts
-from depth import compiled, supply
-from depth.engines import LARGEST, MULTIPLE, SMALLEST, Compiled, Eager, Engine, Onnx, Sizes, no_collection, sizes_of
+from depth import compiled, quantizing, supply
+from depth.engines import (
+    LARGEST,
+    MULTIPLE,
+    SMALLEST,
+    Compiled,
+    Eager,
+    Engine,
+    Int8,
+    Onnx,
+    Sizes,
+    no_collection,
+    sizes_of,
+)
 from depth.models import Model, find
 
 if TYPE_CHECKING:
@@ -56,6 +68,8 @@ def _write(model: Model, kind: str, tensors: Mapping[str, torch.Tensor], build: 
            place: Path) -> dict[str, Any]:
     """Fill the folder; returns what the manifest needs beyond the facts."""
     start, sizes = time.perf_counter(), sizes_of(model)
+    if kind == "int8":
+        return {**_int8(build, model, sizes, place), "seconds": time.perf_counter() - start}
     if kind == "onnx":
         engine, more = _onnx(build(), model, sizes, place), {}
     else:
@@ -111,8 +125,27 @@ def _store(constants: Mapping[str, torch.Tensor], place: Path) -> None:
 
 
 def _onnx(network: nn.Module, model: Model, sizes: Sizes, place: Path) -> Engine:
-    """Exported, then optimised by onnxruntime for this processor, so that no start does it again."""
-    import onnxruntime
+    with tempfile.TemporaryDirectory(dir=place) as scratch:
+        _optimize(_export(network, model, sizes, Path(scratch)), place)
+    return Onnx(place / compiled.GRAPH, sizes)
+
+
+def _int8(build: Callable[[], nn.Module], model: Model, sizes: Sizes, place: Path) -> dict[str, Any]:
+    """In eight bits, if that pays; returns what it costs."""
+    native = (sizes.side or model.size,) * 2
+    with tempfile.TemporaryDirectory(dir=place) as scratch:
+        exported, quantized = _export(build(), model, sizes, Path(scratch)), Path(scratch) / "quantized.onnx"
+        quantizing.quantize(exported, quantized, quantizing.pictures(model, [native] * quantizing.CALIBRATION, seed=0))
+        _optimize(quantized, place)
+        engine, exact = Int8(place / compiled.GRAPH, sizes), Onnx(exported, sizes, optimized=False)
+        others = [native] * quantizing.TRIALS + list(_trials(model, sizes))
+        lost = quantizing.loss(engine, exact, quantizing.pictures(model, others, seed=1))
+        quantizing.judge(lost, quantizing.share_of_time(engine, exact, _picture(*native)))
+    return {"difference": lost}
+
+
+def _export(network: nn.Module, model: Model, sizes: Sizes, place: Path) -> Path:
+    """The graph with free picture sizes, its weights beside it."""
     import torch
 
     exported = place / "exported.onnx"
@@ -120,13 +153,18 @@ def _onnx(network: nn.Module, model: Model, sizes: Sizes, place: Path) -> Engine
         program = torch.onnx.export(network, (_example(model, sizes, batch=BATCH),), dynamo=True, optimize=True,
                                     dynamic_shapes=_free(sizes, batch=True), input_names=["pictures"],
                                     output_names=["depth"], verbose=False)
-    program.save(str(exported))
+    program.save(str(exported), external_data=True)
+    return exported
+
+
+def _optimize(graph: Path, place: Path) -> None:
+    """By onnxruntime for this processor, so that no start does it again."""
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.optimized_model_filepath = str(place / compiled.GRAPH)
-    onnxruntime.InferenceSession(str(exported), options, providers=["CPUExecutionProvider"])
-    exported.unlink()
-    return Onnx(place / compiled.GRAPH, sizes)
+    onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
 
 
 def _example(model: Model, sizes: Sizes, batch: int) -> torch.Tensor:

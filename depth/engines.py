@@ -3,6 +3,7 @@
     Eager      torch modules, on any device; with what makes a CPU fast (see `tuning.py`)
     Compiled   machine code that torch made of the network once, fed with the memory-mapped checkpoint
     Onnx       onnxruntime, which opens in a tenth of the time that torch takes to be imported
+    Int8       the same in eight bits: faster, and not as exact; only where it is asked for
 
 Every engine has `name`, `bytes` (what its weights take), `accepts(h, w)`, and is called with normalised
 pictures, float32 `N×3×h×w`, for relative inverse depth, float32 `N×h×w`. Sizes are checked before the
@@ -69,11 +70,13 @@ def sizes_of(model: Model) -> Sizes:
 
 
 def kinds(model: Model, device: str = "cpu", dtype: str = "float32") -> tuple[str, ...]:
-    """Artefacts worth making for the model, fastest first: "onnx", "aoti". Empty where eager torch is best.
+    """Artefacts worth making for the model, fastest first: "onnx", "aoti"; in eight bits "int8". Empty for eager torch.
 
     On a CPU in full precision small networks run fastest in onnxruntime, large ones as compiled torch,
     which shares the checkpoint's pages with every other process. Anything else stays eager.
     """
+    if device == "cpu" and dtype == "int8":
+        return ("int8",)
     if device != "cpu" or dtype != "float32":
         return ()
     size = _weight_bytes(model)
@@ -167,6 +170,12 @@ class Onnx:
     def __call__(self, batch: np.ndarray) -> np.ndarray:
         _refuse_unless(self.accepts(*batch.shape[2:]), batch)
         return self._session.run(None, {self._input: batch})[0]
+
+
+class Int8(Onnx):
+    """The same with eight-bit weights and activations, see `quantizing.py`. Not as exact."""
+
+    name = "int8"
 
 
 class Switch:

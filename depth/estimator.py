@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cache.errors import ImageError, WeightsError
+from cache.errors import ImageError, UsageError, WeightsError
 from depth import compiled, images, supply
 from depth.batching import Batcher
 from depth.depthmap import DepthMap, Timings
@@ -45,7 +45,9 @@ class MiDaSDepthEstimator:
 
     model: name or alias from `depth.models`. device: as torch names it; None takes a CUDA device if
     there is one, else the CPU. dtype: "float32" (None), "bfloat16" or "float16", by name or as torch's;
-    the halves are faster on a GPU and less exact. weights: a local checkpoint (.pt, .h5, .pkl or
+    the halves are faster on a GPU and less exact. "int8", on the CPU: eight bits where that is faster and
+    the depth stays near (docs/SPEED.md); the first such estimator of a model makes its network, which takes
+    a minute or two. weights: a local checkpoint (.pt, .h5, .pkl or
     .safetensors, read without executing it and checked against the model) in place of the cache.
     manager: the cache to use, None the default one. `progress` and `cancel` reach its download.
 
@@ -134,6 +136,9 @@ class MiDaSDepthEstimator:
         """The fastest engine that is ready now, and where its weights came from."""
         self._compilable = (weights is None and compiled.mode() != "0"
                             and compiled.runnable(self.model, self.device, self.dtype) != ())
+        if self.dtype == "int8":
+            return Switch(lambda: self._eager(*supply.tensors(self.model, cache=self._cache)),
+                          self._eight_bits(weights, progress, cancel)), "compiled"
         if fast := self._ready("onnx"):
             supply.use(self.model, self._cache)
             return Switch(lambda: self._eager(*supply.tensors(self.model, cache=self._cache)), fast), "compiled"
@@ -143,13 +148,42 @@ class MiDaSDepthEstimator:
 
     def _eager(self, tensors: dict[str, torch.Tensor], source: str) -> Engine:
         with no_collection():
-            return Eager(supply.network(self.model, tensors, source), self.device, self.dtype)
+            exact = "float32" if self.dtype == "int8" else self.dtype  # for sizes that the eight bits do not take
+            return Eager(supply.network(self.model, tensors, source), self.device, exact)
+
+    def _eight_bits(self, weights: str | Path | None, progress: ProgressCallback | None,
+                    cancel: threading.Event | None) -> Engine:
+        """The eight-bit network, made now if there is none yet. Raises UsageError where it cannot be had."""
+        reason, fast = self._why_not_eight_bits(weights), None
+        if reason is None and (fast := self._ready("int8")) is None:
+            supply.tensors(self.model, cache=self._cache, progress=progress, cancel=cancel)  # fetched, if need be
+            directory = self._cache.store.directory
+            reason = (compiled.failed_lately(self.model, "int8", directory)
+                      or compiled.make(self.model, "int8", directory))
+            fast = None if reason else self._ready("int8")
+        if fast is None:
+            raise UsageError(f"There is no eight-bit {self.model.name}.", got=reason or "it could not be opened",
+                             next_step="Leave dtype out to compute in float32.")
+        supply.use(self.model, self._cache)
+        return fast
+
+    def _why_not_eight_bits(self, weights: str | Path | None) -> str | None:
+        """What rules it out from the start."""
+        if self.device != "cpu":
+            return f"the device is {self.device}, and it runs on the CPU only"
+        if weights is not None:
+            return "it is made from the cache's weights, not from a file; import the file first"
+        if compiled.mode() == "0":
+            return "DEPTHMAP_COMPILE=0 forbids it"
+        if not self._compilable or compiled.makeable(self.model, self.device, "int8") is None:
+            return "it needs the packages onnxruntime, onnx and onnxscript"
+        return None
 
     def _ready(self, kind: str, tensors: dict[str, torch.Tensor] | None = None) -> Engine | None:
         """The engine of the artefact that fits these weights, if there is one. `tensors`: for "aoti"."""
         if not self._compilable or kind not in compiled.runnable(self.model, self.device, self.dtype):
             return None
-        weights = supply.digest(self.model, self._cache) if kind == "onnx" else compiled.signature(tensors)
+        weights = compiled.signature(tensors) if kind == "aoti" else supply.digest(self.model, self._cache)
         if weights is None:
             return None
         return compiled.load(self._cache.store.directory, compiled.facts(self.model, kind, weights), tensors)

@@ -1,0 +1,141 @@
+"""Eight-bit networks for CPUs: onnxruntime's quantisation of the exported graph, and what it costs.
+
+Where most weights belong to matrix products (transformers), these are computed in eight bits with the range of
+the activations found anew at each call; all else stays in float32. Where most belong to convolutions, the ranges
+must be known beforehand: they are taken from made-up pictures with the statistics of photographs, which did as
+well as photographs when it was measured (docs/SPEED.md). Weights have a scale per output channel.
+
+Whether it pays is decided by measuring, on the machine that will use it: a network that gains less than a tenth
+of the time, or whose depth moves by more than `LOSS` of its range on average, is refused.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from depth.engines import Engine
+    from depth.models import Model
+
+CALIBRATION, TRIALS = 16, 4  # made-up pictures that the ranges are taken from, and others that it is judged by
+LOSS = 0.03  # mean difference to float32, as a share of the depth's range, of the worst picture
+GAIN = 0.9  # at most this share of float32's processor time
+PASSES = 3
+_PRODUCTS = ("MatMul", "Gemm")
+
+
+def quantize(exported: Path, target: Path, calibration: Iterable[np.ndarray]) -> None:
+    """The graph in eight bits. `calibration`: normalised pictures 1×3×h×w; `target` lies in a folder of its own."""
+    from onnxruntime.quantization import QuantFormat, QuantType, quantize_dynamic, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    prepared = target.with_name("prepared.onnx")
+    quant_pre_process(str(exported), str(prepared), skip_symbolic_shape=True, save_as_external_data=True,
+                      all_tensors_to_one_file=True)
+    if _mostly_products(prepared):
+        quantize_dynamic(str(prepared), str(target), op_types_to_quantize=list(_PRODUCTS), per_channel=True,
+                         weight_type=QuantType.QInt8)
+    else:
+        quantize_static(str(prepared), str(target), _Reader(calibration), quant_format=QuantFormat.QDQ,
+                        op_types_to_quantize=["Conv", *_PRODUCTS], per_channel=True, weight_type=QuantType.QInt8,
+                        activation_type=QuantType.QUInt8)
+
+
+def _mostly_products(graph: Path) -> bool:
+    """Do matrix products hold more weights than convolutions?"""
+    import onnx
+
+    found = onnx.load(str(graph), load_external_data=False).graph
+    sizes = {tensor.name: int(np.prod(tensor.dims)) for tensor in found.initializer}
+    held = {"Conv": 0, "MatMul": 0, "Gemm": 0}
+    for node in found.node:
+        if node.op_type in held:
+            held[node.op_type] += sum(sizes.get(name, 0) for name in node.input)
+    return held["MatMul"] + held["Gemm"] > held["Conv"]
+
+
+class _Reader:
+    """Pictures as onnxruntime's calibration asks for them."""
+
+    def __init__(self, pictures: Iterable[np.ndarray]):
+        self._pictures = iter(pictures)
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        picture = next(self._pictures, None)
+        return None if picture is None else {"pictures": picture}
+
+
+def pictures(model: Model, sizes: Iterable[tuple[int, int]], seed: int) -> Iterator[np.ndarray]:
+    """Normalised made-up photographs, float32 1×3×h×w, one for each size.
+
+    Natural pictures have amplitudes that fall with the frequency, colours that go together, things with
+    edges, and all degrees of light and contrast. D. J. Field, "Relations between the statistics of natural
+    images and the response properties of cortical cells", JOSA A 4, 1987.
+    """
+    random = np.random.default_rng(seed)
+    mean, std = (np.array(values)[:, None, None] for values in (model.mean, model.std))
+    for h, w in sizes:
+        rgb = _with_things(_clouds(random, h, w), random).clip(0, 1)
+        yield ((rgb - mean) / std).astype(np.float32)[None]
+
+
+def _clouds(random: np.random.Generator, h: int, w: int) -> np.ndarray:
+    """Noise of natural spectrum, 3×h×w, around 0.5."""
+    steepness = random.uniform(0.8, 1.4)
+    frequency = np.maximum(np.hypot(np.fft.fftfreq(h)[:, None], np.fft.rfftfreq(w)[None]), 1 / max(h, w))
+
+    def plane() -> np.ndarray:
+        waves = np.exp(2j * np.pi * random.random(frequency.shape)) / frequency**steepness
+        values = np.fft.irfft2(waves, (h, w))
+        return (values - values.mean()) / values.std()
+
+    shared = plane()
+    rgb = np.stack([shared + 0.4 * plane() for _ in range(3)])
+    return random.uniform(0.25, 0.7) + random.uniform(0.1, 0.3) * rgb
+
+
+def _with_things(rgb: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Up to four discs of one colour each on top."""
+    y, x = (np.linspace(0, 1, side) for side in rgb.shape[1:])
+    for _ in range(random.integers(0, 5)):
+        down, across, radius = random.random(3)
+        inside = np.hypot(y[:, None] - down, x[None] - across) < 0.3 * radius
+        rgb[:, inside] = random.random((3, 1)) + 0.05 * rgb[:, inside]
+    return rgb
+
+
+def loss(engine: Engine, exact: Engine, pictures: Iterable[np.ndarray]) -> float:
+    """The mean difference of the worst picture, as a share of its exact depth's range. Raises ValueError."""
+    worst = 0.0
+    for picture in pictures:
+        wanted, got = exact(picture), engine(picture)
+        if got.shape != wanted.shape:
+            raise ValueError(f"the network in eight bits gives {got.shape} for {wanted.shape}")
+        span = max(float(np.ptp(wanted)), 1e-3 * float(np.abs(wanted).max()), 1e-12)
+        worst = float(np.maximum(worst, np.abs(got - wanted).mean() / span))  # also for NaN
+    return worst
+
+
+def share_of_time(engine: Engine, exact: Engine, picture: np.ndarray) -> float:
+    """The engine's processor time as a share of the other's: the fastest of some passes, in turn."""
+    best = {}
+    for _ in range(PASSES):
+        for one in (exact, engine):
+            start = time.process_time()
+            one(picture)
+            best[one] = min(best.get(one, np.inf), time.process_time() - start)
+    return best[engine] / max(best[exact], 1e-9)
+
+
+def judge(lost: float, share: float) -> None:
+    """Raises ValueError, which says why, unless the eight bits are worth it."""
+    if not lost <= LOSS:
+        raise ValueError(f"eight bits move its depth by {lost:.0%} of the range on average, at most {LOSS:.0%} are "
+                         "accepted")
+    if share > GAIN:
+        raise ValueError(f"eight bits take {share:.0%} of float32's time on this processor")

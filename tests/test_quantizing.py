@@ -1,0 +1,183 @@
+"""Eight-bit networks: made where they pay, refused in a sentence where not, and near float32 on photographs.
+
+Bars: the mean difference may be 3 % of the depth's range (what `quantizing.LOSS` promises; 0.6 to 2.0 % measured
+on these photographs) and the correlation 0.99 (0.995 to 1.000 measured).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cache.errors import UsageError
+from depth import MiDaSDepthEstimator, compiled, devices, engines, quantizing, supply
+from depth.models import MODELS, find
+
+PHOTOS = Path(importlib.util.find_spec("gradio").origin).parent / "media_assets" / "images"
+NAMES = ("lion.jpg", "tower.jpg", "cheetah1.jpg", "groot.jpeg")
+TINY = find("Tiny")
+makeable = pytest.mark.skipif(compiled.makeable(TINY, "cpu", "int8") is None,
+                              reason="needs onnxruntime, onnx and onnxscript")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def allowed():
+    """Compiled networks, which the suite otherwise does without."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DEPTHMAP_COMPILE", "auto")
+        yield
+
+
+# ---- what it is made from and judged by ------------------------------------------------------------------------------
+
+
+def test_made_up_photographs_are_the_same_each_time_and_normalised():
+    (one,), (again,) = (list(quantizing.pictures(TINY, [(64, 96)], seed=3)) for _ in range(2))
+    assert one.shape == (1, 3, 64, 96) and one.dtype == np.float32
+    assert np.array_equal(one, again)
+    rgb = one[0] * np.array(TINY.std)[:, None, None] + np.array(TINY.mean)[:, None, None]
+    assert rgb.min() >= -1e-6 and rgb.max() <= 1 + 1e-6 and rgb.std() > 0.05
+
+
+def test_neighbouring_pixels_of_made_up_photographs_are_alike():
+    picture = next(quantizing.pictures(TINY, [(128, 128)], seed=0))[0, 0]
+    assert np.corrcoef(picture[:, 1:].ravel(), picture[:, :-1].ravel())[0, 1] > 0.8
+
+
+def test_loss_is_the_worst_pictures_mean_difference_over_its_range():
+    pictures = [np.full((1, 3, 32, 32), value, np.float32) for value in (0.0, 1.0)]
+
+    def exact(batch):
+        return np.linspace(0, 10, 32 * 32, dtype=np.float32).reshape(1, 32, 32)
+
+    assert quantizing.loss(lambda batch: exact(batch) + batch[:, 0], exact, pictures) == pytest.approx(0.1)
+
+
+def test_a_wrong_size_is_noticed():
+    with pytest.raises(ValueError, match=r"\(1, 16, 32\)"):
+        quantizing.loss(lambda batch: batch[:, 0, :16], lambda batch: batch[:, 0], [np.zeros((1, 3, 32, 32))])
+
+
+@pytest.mark.parametrize(("lost", "share", "word"), [
+    (0.09, 0.5, "9% of the range"), (float("nan"), 0.5, "of the range"), (0.01, 0.97, "97% of float32's time")])
+def test_what_does_not_pay_is_refused(lost, share, word):
+    with pytest.raises(ValueError, match=word):
+        quantizing.judge(lost, share)
+
+
+def test_what_pays_is_accepted():
+    quantizing.judge(0.01, 0.5)
+
+
+# ---- who gets one ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
+def test_eight_bits_are_a_matter_of_the_cpu(model):
+    assert engines.kinds(model, "cpu", "int8") == ("int8",)
+    assert engines.kinds(model, "cuda", "int8") == ()
+
+
+def test_full_precision_never_gets_eight_bits():
+    assert all("int8" not in engines.kinds(model) for model in MODELS)
+
+
+def test_the_artefact_has_a_key_of_its_own():
+    facts = [compiled.facts(TINY, kind, "digest") for kind in ("onnx", "int8")]
+    assert [one["dtype"] for one in facts] == ["float32", "int8"] and facts[0]["kind"] != facts[1]["kind"]
+
+
+def refusal(tmp_path, **arguments) -> str:
+    with pytest.raises(UsageError) as caught:
+        MiDaSDepthEstimator("Tiny", dtype="int8", manager=supply.manager(tmp_path), **arguments)
+    return str(caught.value)
+
+
+def test_a_file_of_weights_is_imported_first(tmp_path):
+    assert "import the file first" in refusal(tmp_path, weights=supply.BUNDLED / TINY.bundled)
+
+
+def test_another_device_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("depth.estimator.device_name", lambda device: "cuda")
+    assert "runs on the CPU only" in refusal(tmp_path)
+
+
+def test_a_setting_that_forbids_it_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("DEPTHMAP_COMPILE", "0")
+    assert "DEPTHMAP_COMPILE=0" in refusal(tmp_path)
+
+
+def test_packages_that_are_absent_are_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(compiled, "_has", lambda *packages: False)
+    assert "onnxscript" in refusal(tmp_path)
+
+
+def test_the_reason_of_a_failed_making_and_the_way_out_are_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(compiled, "_has", lambda *packages: True)
+    monkeypatch.setattr(compiled, "make", lambda *arguments: "eight bits take 97% of float32's time")
+    assert "97% of float32's time" in (said := refusal(tmp_path)) and "Leave dtype out" in said
+
+
+def test_an_unknown_type_is_told_all_four():
+    with pytest.raises(UsageError, match="float32, bfloat16, float16, int8"):
+        devices.dtype_name("int4")
+
+
+# ---- a real one ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """A cache that has the bundled model in eight bits, made as users make it: by asking for it."""
+    directory = tmp_path_factory.mktemp("eight")
+    MiDaSDepthEstimator("Tiny", dtype="int8", manager=supply.manager(directory))
+    return directory
+
+
+@makeable
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_photographs_in_eight_bits_are_near_float32(made, name):
+    got, wanted = (MiDaSDepthEstimator("Tiny", dtype=dtype, manager=supply.manager(made)).predict(PHOTOS / name).values
+                   for dtype in ("int8", "float32"))
+    assert np.abs(got - wanted).mean() / np.ptp(wanted) < quantizing.LOSS
+    assert np.corrcoef(got.ravel(), wanted.ravel())[0, 1] > 0.99
+
+
+@makeable
+@pytest.mark.slow
+def test_eight_bits_take_a_third_of_the_space(made):
+    estimator = MiDaSDepthEstimator("Tiny", dtype="int8", manager=supply.manager(made))
+    assert estimator.engine == "int8" and estimator.bytes < 4 * TINY.parameters / 3
+
+
+@makeable
+@pytest.mark.slow
+def test_the_second_one_makes_nothing_and_needs_no_torch(made):
+    code = ("import sys; from depth import MiDaSDepthEstimator, compiled, supply; compiled.make = None; "
+            f"MiDaSDepthEstimator('Tiny', dtype='int8', manager=supply.manager({str(made)!r})); "
+            "sys.exit('torch' in sys.modules)")
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1]).returncode == 0
+
+
+@makeable
+@pytest.mark.slow
+def test_sizes_it_was_not_made_for_are_computed_in_float32(made):
+    panorama = np.random.default_rng(0).integers(0, 255, (40, 1400, 3), np.uint8)  # beyond the largest side
+    got, wanted = (MiDaSDepthEstimator("Tiny", dtype=dtype, manager=supply.manager(made)).predict(panorama).values
+                   for dtype in ("int8", "float32"))
+    assert np.allclose(got, wanted, rtol=0, atol=1e-4 * np.ptp(wanted))
+
+
+@makeable
+@pytest.mark.slow
+def test_float32_stays_exact_beside_it(made):
+    photo = PHOTOS / NAMES[0]
+    beside, alone = (MiDaSDepthEstimator("Tiny", manager=cache).predict(photo).values
+                     for cache in (supply.manager(made), supply.manager(made / "empty")))
+    assert np.array_equal(beside, alone)
