@@ -29,6 +29,7 @@ from cache.errors import DepthmapError, UsageError
 SPACEFILE, README = ROOT / "Spacefile", ROOT / "README.md"
 CARD_KEYS = ("title", "emoji", "colorFrom", "colorTo", "sdk", "sdk_version", "python_version", "app_file",
              "license", "models", "preload_from_hub")  # those that this Space cannot do without
+ZERO_TORCH = "torch>=2.10,<2.12"  # ZeroGPU takes 2.8 to 2.11; we need 2.10
 _FRONT = re.compile(r"\A---\r?\n(.*?)^---[ \t]*\r?\n", re.DOTALL | re.MULTILINE)
 
 
@@ -108,6 +109,10 @@ def steps(space: Space, repo: str, environ: Mapping[str, str]) -> list[Step]:
     if volumes:
         found.append(Step(f"mount {', '.join(volume['mount_path'] for volume in space.volumes)}",
                           lambda api: api.set_space_volumes(repo, volumes)))
+    if space.hardware.startswith("zero"):
+        found.append(Step(f"install {ZERO_TORCH} before the rest, as ZeroGPU needs it", lambda api: api.upload_file(
+            path_or_fileobj=f"{ZERO_TORCH}\n".encode(), path_in_repo="pre-requirements.txt", repo_id=repo,
+            repo_type="space", commit_message="Publish")))
     found.append(Step(f"upload {len(uploaded(space))} files, and remove those that are gone",
                       lambda api: api.upload_folder(
                           repo_id=repo, repo_type="space", folder_path=ROOT, allow_patterns=space.files["allow"],

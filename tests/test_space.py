@@ -17,6 +17,8 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from huggingface_hub import HfApi, SpaceHardware, metadata_load
 from huggingface_hub.errors import HfHubHTTPError
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 from cache.errors import UsageError
 from depth.models import MODELS, find
@@ -79,6 +81,19 @@ def test_first_lines_say_whose_file_it_is_and_who_reads_it():
 def test_gradio_version_is_the_pinned_one(space):
     pinned = re.search(r"^gradio==(\S+)", (ROOT / "constraints.txt").read_text(), re.MULTILINE)[1]
     assert space.card["sdk_version"] == pinned
+
+
+def required() -> dict[str, SpecifierSet]:
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    found = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    return {requirement.name: requirement.specifier for requirement in found}
+
+
+def test_requirements_are_ranges_that_a_space_can_meet(space):
+    """The Space installs gradio and the Hub's client itself; a pin of ours could not be met beside those."""
+    assert not [name for name, versions in required().items() if any(one.operator == "==" for one in versions)]
+    assert space.card["sdk_version"] in required()["gradio"]
+    assert space.card["python_version"] in {"3.10", "3.12"}  # those that ZeroGPU has
 
 
 def test_preloaded_file_is_the_first_source_of_the_spaces_default_model(space):
@@ -232,6 +247,18 @@ def test_calls_say_what_the_spacefile_says(api, readme, space):
     api.request_space_hardware.assert_called_once_with("me/depth", SpaceHardware.CPU_BASIC, sleep_time=None)
     upload = api.upload_folder.call_args.kwargs
     assert (upload["repo_type"], upload["allow_patterns"]) == ("space", space.files["allow"])
+
+
+def test_space_that_lends_gpus_gets_a_torch_that_it_takes(api, readme, tmp_path):
+    spacefile = changed(tmp_path, hardware="zero-a10g")
+    assert main(["me/depth", "--yes"], api=api, readme=readme, spacefile=spacefile, environ={}) == 0
+    upload = api.upload_file.call_args.kwargs
+    assert (upload["path_in_repo"], upload["repo_type"]) == ("pre-requirements.txt", "space")
+    pinned = Requirement(upload["path_or_fileobj"].decode().strip())
+    for version in ("2.10.0", "2.11.0"):
+        assert version in pinned.specifier and version in required()["torch"]  # so the second install keeps it
+    assert "2.12.0" not in pinned.specifier
+    assert called(api).index("upload_file") < called(api).index("upload_folder")
 
 
 def test_missing_secret_is_left_as_it_is(api, readme, capsys):

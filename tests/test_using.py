@@ -90,6 +90,14 @@ def test_limits_are_the_programs():
     assert f"about {2 * spool.SPOOL_PIXELS / 1e6:.1f} MB a frame" in TEXT
 
 
+def test_limits_for_strangers_are_the_pages():
+    said, page = TEXT.partition("## Limits")[2], (ROOT / "app.py").read_text(encoding="utf-8")
+    photos, gib, seconds, upload = re.search(
+        r"(\d+) photos and a (\d+) GiB zip a batch, (\d+) seconds a clip, (\d+) MB an upload", said).groups()
+    assert f"batch.Limits(pictures={photos}, bytes={gib} * 2**30), {seconds}.0" in page
+    assert f'UPLOAD_LIMIT, WEIGHTS_LIMIT = "{upload}mb"' in page
+
+
 def test_links_within_the_guide_lead_somewhere():
     headings = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
                 for title in re.findall(r"^## (.+)$", TEXT, re.MULTILINE)}
