@@ -173,7 +173,7 @@ def test_bfloat16_is_near(weights, tiny, dtype):
     close(depth, tiny.predict(PHOTO).values, 0.1)
 
 
-@pytest.mark.parametrize("dtype", ["int8", "float64", "half", 3])
+@pytest.mark.parametrize("dtype", ["int4", "float64", "half", 3])
 def test_other_number_types_are_refused(dtype):
     with pytest.raises(UsageError, match="bfloat16"):
         MiDaSDepthEstimator("Tiny", dtype=dtype)
