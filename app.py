@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import html
+import json
 import os
 import shutil
 import sys
@@ -60,10 +61,14 @@ from cache.actions import Actions, export_name  # noqa: E402
 from cache.errors import DepthmapError, ImageError, NotAvailable, UsageError  # noqa: E402
 from cache.records import FORMATS, Plan, to_json  # noqa: E402
 from cache.turns import RUNNING, WAITING  # noqa: E402
-from depth import batch, estimator, images, render, results, sources, zerogpu  # noqa: E402
+from depth import batch, estimator, images, live, render, results, sources, zerogpu  # noqa: E402
+from depth.geometry import FOV, Calibration  # noqa: E402
 from depth.models import DEFAULT, MODELS, find  # noqa: E402
 from depth.outputs import FORMATS as DEPTH_FORMATS  # noqa: E402
 from depth.outputs import Options  # noqa: E402
+from depth.results import Look, Result  # noqa: E402
+from depth.solid import EDGES  # noqa: E402
+from depth.stereo import STRENGTH  # noqa: E402
 
 THEME = gr.themes.Default(primary_hue="indigo", neutral_hue="slate", font=("system-ui", "sans-serif"),
                           font_mono=("ui-monospace", "monospace"))  # fonts of the machine: nothing is fetched
@@ -76,6 +81,25 @@ CACHE_TAB = "Model Cache"
 BATCH_HEADERS = ["Photo", "Result", "Seconds"]
 HEADERS = ["Model", "Cached", "Size", "Verified", "Last used", "Source", "In memory", "Compiled"]
 ACTIONS = Actions(estimator.manager)
+LIVE_SECONDS = 600  # of work; then the camera has to be started anew, so that a forgotten tab gives its place back
+QUIET = {"api_visibility": "private", "show_progress": "hidden"}
+NEWEST = QUIET | {"trigger_mode": "always_last"}  # while one is drawn, of the next only the last is kept
+LIGHT = {"queue": False}  # drawn small, in the wink of an eye
+HEAVY = {"concurrency_id": "files", "concurrency_limit": 2}  # whole files: two at a time, for all visitors
+CAMERA_NOTE = ('<p id="camera-note" role="alert" hidden style="position:fixed;z-index:9;inset:auto 16px 16px;'
+               'max-width:560px;margin:auto;padding:12px 16px;border-radius:8px;color:white;background:#b91c1c"></p>')
+# gradio 6.31 does not await the browser's answer, so a refused camera is told nowhere but to the page's last resort
+CAMERA_WATCH = """() => {
+    const words = REASONS, note = () => document.getElementById("camera-note");
+    window.addEventListener("unhandledrejection", event => {
+        const name = event.reason?.name;
+        if (!words[name] || (name === "TypeError" && navigator.mediaDevices)) return;
+        note().textContent = words[name];
+        note().hidden = false;
+    });
+    for (const done of ["click", "playing"])
+        document.addEventListener(done, () => { note().hidden = true; }, true);
+}""".replace("REASONS", json.dumps(live.REFUSALS))
 DECODING = threading.BoundedSemaphore(2)  # pictures checked at once before they queue, for memory's sake
 
 
@@ -111,13 +135,12 @@ def estimate_depth(image: dict | None, model: str, colormap: str, request: gr.Re
     rgb = images.open_rgb(path)
     depth = network.predict(rgb)
     progress(0.9, desc="Writing files")
-    folder = Path(tempfile.mkdtemp(dir=get_upload_folder()))
-    stem = results.stem_of(image.get("orig_name") or path.name)
-    photo = results.save_preview(folder / f"{stem}.jpg", np.uint8(rgb * 255 + 0.5))
-    png16 = render.save_png16(folder / f"{stem}_depth16.png", depth.values, model=depth.model)
-    npy = render.save_npy(folder / f"{stem}_depth.npy", depth.values)
-    preview, coloured = results.save_coloured(npy, colormap)
-    return (photo, preview), str(png16), str(npy), coloured, results.facts(depth)
+    with results_folder() as folder:
+        result = results.save(depth, rgb, path, folder, results.stem_of(image.get("orig_name") or path.name))
+        png16 = render.save_png16(result.file("_depth16.png"), depth.values, model=depth.model)
+        pictures = (str(result.preview), str(results.coloured_preview(result, Look(colormap))))
+        coloured = results.coloured(result, Look(colormap))
+    return pictures, str(png16), str(result.depth), str(coloured), results.facts(depth)
 
 
 def ready(name: str, request: gr.Request, progress: gr.Progress) -> batch.Estimator:
@@ -144,17 +167,6 @@ def fetch(name: str, request: gr.Request, progress: gr.Progress) -> None:
         return
     allow(request, "")
     ACTIONS.result(ACTIONS.download(name), lambda job: show_step(progress, job.phase or job.state, job, name))
-
-
-@in_words()
-def recolour(pictures: list[dict] | None, npy: dict | None, colormap: str) -> tuple:
-    """Show the last depth map in other colours, without running the model again."""
-    photo, values = in_uploads(pictures and pictures[0]), in_uploads(npy)
-    if not photo or not values:
-        raise DepthmapError("This result is no longer kept.", next_step="Estimate the depth again.")
-    render.palette(colormap)
-    preview, coloured = results.save_coloured(values, colormap)
-    return (str(photo), preview), coloured
 
 
 def list_models() -> list[dict]:
@@ -230,29 +242,236 @@ def inference_tab() -> gr.Dropdown:
         with gr.Column(min_width=320):
             slider = gr.ImageSlider(label="Photo and depth", type="filepath", format="png", max_height=560,
                                     interactive=False, elem_id="slider")
-            with gr.Column(visible=False) as result:
+            result = gr.State()
+            with gr.Column(visible=False) as outputs:
                 line = gr.Markdown(elem_id="line")
-                colormap = gr.Dropdown(list(render.COLORMAPS), value=render.COLORMAPS[0], label="Colours",
-                                       elem_id="colormap")
+                look, coloured = colours(result, slider)
                 with gr.Row():
                     png16 = gr.DownloadButton("16-bit PNG", size="sm", min_width=90, elem_id="png16")
                     npy = gr.DownloadButton("Float .npy", size="sm", min_width=90, elem_id="npy")
-                    coloured = gr.DownloadButton("Coloured", size="sm", min_width=90, elem_id="coloured")
+                    coloured.render()
+                stereo_fold(result)
+                calibration = distance_fold(result)
+                space_fold(result, calibration)
+                more_fold(result)
                 with gr.Accordion("Details", open=False):
                     done = gr.JSON(show_label=False, label="facts")
-    quiet = {"api_visibility": "private", "show_progress": "hidden"}
-    run.click(estimate_depth, [image, model, colormap], [slider, png16, npy, coloured, done],
+    run.click(estimate_depth, [image, model, look[0]], [slider, png16, npy, coloured, done],
               api_name="predict", preprocess=False, validator=check_request, concurrency_id="model",
               concurrency_limit=RUNNING, show_progress_on=slider, scroll_to_output=True,
-              ).success(lambda facts: (gr.Column(visible=True), results.in_a_line(facts)), done, [result, line],
-                        **quiet)
-    colormap.input(recolour, [slider, npy, colormap], [slider, coloured], preprocess=False, queue=False, **quiet)
+              ).success(hold, [npy, done], [result, outputs, line], preprocess=False, **QUIET)
     gr.api(list_models, api_name="models")
+    live_fold(model, look[0])
     batch_fold(model)
     video_fold(model)
     return model
 
 
+# --- Inference: more from one result ------------------------------------------------------------------------
+# These events are private and take the result from the session, so that no caller can name a file.
+
+
+@in_words()
+def hold(npy: dict | None, facts: dict) -> tuple:
+    """Make an estimate the session's result, and show what can be had from it."""
+    path = in_uploads(npy)
+    if not path:
+        raise UsageError("This is no result.", next_step="Estimate the depth first.")
+    return results.find(path), gr.Column(visible=True), results.in_a_line(facts)
+
+
+def kept(result: Result | None) -> Result:
+    """The session's result. A server that was started anew has none."""
+    if result is None:
+        raise UsageError("This result is no longer kept.", next_step="Estimate the depth again.")
+    return result
+
+
+def colours(result: gr.State, slider: gr.ImageSlider) -> tuple[list[gr.components.Component], gr.DownloadButton]:
+    """The choice of colours. Gives its controls, the colour map first, and the button for the whole picture."""
+    usual = Look()
+    coloured = gr.DownloadButton("Coloured", size="sm", min_width=90, elem_id="coloured", render=False)
+    colormap = gr.Dropdown(list(render.COLORMAPS), value=usual.colormap, label="Colours", elem_id="colormap")
+    with gr.Accordion("Invert and clip", open=False, elem_id="look"):
+        invert = gr.Checkbox(usual.invert, label="Invert: far is bright", elem_id="invert")
+        with gr.Row():
+            far = gr.Slider(0, 95, usual.far, step=0.1, label="Clip the farthest, % of the picture", elem_id="far")
+            near = gr.Slider(0, 95, usual.near, step=0.1, label="Clip the nearest, % of the picture", elem_id="near")
+    look = [colormap, invert, far, near]
+    for event in (gr.on([control.input for control in look], recolour, [result, *look], [slider, coloured], queue=False,
+                        **NEWEST),
+                  result.change(recolour_new, [result, *look], [slider, coloured], queue=False, **NEWEST)):
+        event.success(save_coloured, [result, *look], coloured, **HEAVY, **NEWEST)
+    return look, coloured
+
+
+@in_words()
+def recolour(result: Result | None, *look) -> tuple:
+    """Show the depth in other colours, without running the model again; the whole picture follows."""
+    pictures = str(kept(result).preview), str(results.coloured_preview(result, Look(*look)))
+    return pictures, gr.DownloadButton(interactive=False)
+
+
+def recolour_new(result: Result | None, colormap: str, *clipping) -> tuple | dict:
+    """A new result comes in the usual colours, which may not be those chosen."""
+    return gr.skip() if Look(colormap, *clipping) == Look(colormap) else recolour(result, colormap, *clipping)
+
+
+@in_words()
+def save_coloured(result: Result | None, *look) -> gr.DownloadButton:
+    return gr.DownloadButton(value=str(results.coloured(kept(result), Look(*look))), interactive=True)
+
+
+def follow(fold: gr.Accordion, result: gr.State, controls: list, *steps: tuple[Callable, object, dict],
+           news: tuple[gr.State, ...] = ()) -> None:
+    """For each step show `draw(result, *controls)`: when the fold opens, when a control moves, and while it is open,
+    when there is a new result or other news. A step is (draw, outputs, settings of its events)."""
+    is_open, wanted = gr.State(False), gr.State()
+    fold.expand(lambda: True, None, is_open, queue=False, **QUIET)
+    fold.collapse(lambda: False, None, is_open, queue=False, **QUIET)
+    gr.on([one.change for one in (result, *news)], lambda opened, *values: values if opened else gr.skip(),
+          [is_open, result, *news], wanted, **QUIET)  # queued: gradio tells no change of a state otherwise
+    moved = [control.input for control in controls if hasattr(control, "input")]
+    for draw, outputs, settings in steps:
+        gr.on([fold.expand, wanted.change, *moved], drawn(draw), [result, *controls], outputs, **NEWEST, **settings)
+
+
+def drawn(draw: Callable) -> Callable:
+    """A handler that draws from the session's result."""
+    @in_words()
+    def handler(result: Result | None, *given):
+        return draw(kept(result), *given)
+
+    return handler
+
+
+def stereo_fold(result: gr.State) -> None:
+    """Red-cyan and side by side."""
+    with gr.Accordion("Stereo", open=False, elem_id="stereo") as fold:
+        kind = gr.Radio([("Red-cyan glasses", "anaglyph"), ("Side by side", "side_by_side")], value="anaglyph",
+                        label="Kind", elem_id="stereo-kind")
+        strength = gr.Slider(0, 10, 100 * STRENGTH, step=0.5, label="Strength, % of the width", elem_id="strength")
+        fill = gr.Checkbox(True, label="Fill the holes behind near things", elem_id="fill")
+        shown = gr.Image(label="Stereo picture", interactive=False, elem_id="stereo-picture", buttons=["fullscreen"])
+        whole = gr.DownloadButton("Full-size PNG", size="sm", elem_id="stereo-png")
+    follow(fold, result, [kind, strength, fill],
+           (lambda *given: str(results.stereo_preview(*given)), shown, LIGHT),
+           (lambda *given: str(results.stereo_picture(*given)), whole, HEAVY))
+
+
+def space_fold(result: gr.State, measured: gr.State) -> None:
+    """Mesh and point cloud; in the user's unit once two points are measured."""
+    with gr.Accordion("3D model", open=False, elem_id="space") as fold:
+        with gr.Row():
+            fov = gr.Slider(20, 120, FOV, step=1, label="Field of view, degrees", elem_id="fov")
+            edges = gr.Slider(1, 100, 100 * EDGES, step=1, label="Cut open at jumps above, % of the range",
+                              elem_id="edges")
+        viewer = gr.Model3D(label="Mesh", interactive=False, height=420, elem_id="viewer")
+        with gr.Row():
+            glb = gr.DownloadButton("Mesh .glb", size="sm", min_width=90, elem_id="glb")
+            ply = gr.DownloadButton("Points .ply", size="sm", min_width=90, elem_id="ply")
+        gr.Markdown("Only what the camera saw is there. Shape and scale are a guess, unless two distances are given "
+                    "above.")
+    follow(fold, result, [fov, edges, measured], (mesh, [viewer, glb], HEAVY), (points, ply, HEAVY), news=(measured,))
+
+
+def mesh(result: Result, fov: float, edges: float, measured: tuple | None) -> tuple[str, str]:
+    path = str(results.mesh(result, fov, edges, calibration_of(result, measured)))
+    return path, path
+
+
+def points(result: Result, fov: float, edges: float, measured: tuple | None) -> str:
+    return str(results.points(result, fov, edges, calibration_of(result, measured)))
+
+
+def calibration_of(result: Result, measured: tuple[Result, Calibration] | None) -> Calibration | None:
+    """What was measured, if it was measured in this picture."""
+    return measured[1] if measured and measured[0] == result else None
+
+
+def distance_fold(result: gr.State) -> gr.State:
+    """Two points of known distance turn the map into distances. Gives the state that holds them."""
+    with gr.Accordion("Distances from two known points", open=False, elem_id="distances") as fold:
+        gr.Markdown("Click a near and a far point, and say how far from the camera each is, in any unit.")
+        picture = gr.Image(label="Points", interactive=False, buttons=[], elem_id="points")
+        numbers = []
+        for name in ("1", "2"):
+            with gr.Row():
+                numbers += [gr.Number(None, label=f"{what} {name}", min_width=90, minimum=0, precision=precision,
+                                      elem_id=f"{what.lower()}-{name}")
+                            for what, precision in (("Row", 0), ("Column", 0), ("Distance", None))]
+        act = gr.Button("Work out distances", size="md", elem_id="measure")
+        told = gr.Markdown(elem_id="measured")
+        file = gr.DownloadButton("Distances .npy", size="sm", visible=False, elem_id="distance-npy")
+        gr.Markdown("The two points come out exact; expect errors of some percent between them and more beyond. The "
+                    "network knows depth only up to scale and offset, and only as well as it guesses the scene.")
+    turn, measured = gr.State(0), gr.State()
+    places = [numbers[at] for at in (0, 1, 3, 4)]
+    follow(fold, result, places, (mark, picture, LIGHT))
+    picture.select(pick, [result, turn], [turn, *places], queue=False, **QUIET,
+                   ).success(drawn(mark), [result, *places], picture, queue=False, **NEWEST)
+    act.click(measure, [result, *numbers], [measured, told, file], api_visibility="private", show_progress_on=told)
+    result.change(lambda: (0, None, "", gr.DownloadButton(visible=False), *[None] * 6), None,
+                  [turn, measured, told, file, *numbers], queue=False, **QUIET)
+    return measured
+
+
+def mark(result: Result, *places: float | None) -> np.ndarray:
+    """The photo with rings where both numbers of a place are given."""
+    pairs = [places[:2], places[2:]]
+    return results.marked(result, *(None if None in pair else pair for pair in pairs))
+
+
+@in_words()
+def pick(result: Result | None, turn: int, event: gr.SelectData) -> tuple:
+    """A click sets the first point, the next one the second, and so on."""
+    row, column = results.place(kept(result), *event.index)
+    there, other = (row, column), (gr.skip(), gr.skip())
+    return (1 - turn, *((other + there) if turn else (there + other)))
+
+
+@in_words()
+def measure(result: Result | None, *numbers: float | None) -> tuple:
+    """Distances for every pixel from those of two."""
+    if None in numbers:
+        raise UsageError("A point or its distance is missing.", next_step="Click two points and give both distances.")
+    calibration, path, words = results.measure(kept(result), numbers[:3], numbers[3:])
+    return (result, calibration), words, gr.DownloadButton(value=str(path), visible=True)
+
+
+def more_fold(result: gr.State) -> None:
+    """What fewer people need."""
+    with gr.Accordion("Normals and PFM", open=False, elem_id="more") as fold:
+        shown = gr.Image(label="Surface normals", interactive=False, elem_id="normals-picture", buttons=["fullscreen"])
+        with gr.Row():
+            normals = gr.DownloadButton("Normals .png", size="sm", min_width=90, elem_id="normals")
+            pfm = gr.DownloadButton("Float .pfm", size="sm", min_width=90, elem_id="pfm")
+    follow(fold, result, [], (lambda result: tuple(map(str, results.normals(result))), [shown, normals], HEAVY),
+           (lambda result: str(results.pfm(result)), pfm, HEAVY))
+
+
+# --- Inference: a camera ------------------------------------------------------------------------------------
+
+
+def live_fold(model: gr.Dropdown, colormap: gr.Dropdown) -> None:
+    """Depth of what a camera sees now."""
+    with gr.Accordion("Live camera", open=False, elem_id="live"), gr.Row():
+        camera = gr.Image(label="Camera", sources=["webcam"], streaming=True, elem_id="camera",
+                          webcam_options=gr.WebcamOptions(constraints=live.CONSTRAINTS))
+        shown = gr.Image(label="Live depth", interactive=False, buttons=["fullscreen"], elem_id="live-depth")
+    camera.stream(live_depth, [camera, model, colormap], shown, stream_every=0.05, time_limit=LIVE_SECONDS,
+                  concurrency_id="live", concurrency_limit=16, preprocess=False, postprocess=False, **QUIET)
+
+
+@in_words()
+def live_depth(frame: dict | None, model: str, colormap: str, request: gr.Request) -> dict:
+    """One frame's depth, as a picture inside the answer: no file is left for each frame."""
+    def work(url: str) -> dict:
+        depth = ready(model, request, lambda *_, **__: None).predict(live.frame(url))
+        return {"url": live.picture(render.colorize(depth.values, colormap))}
+
+    newest = live.camera(request.session_hash).newest((frame or {}).get("url"), work)
+    return gr.skip() if newest is None else newest
 # --- Many photos, and video ---------------------------------------------------------------------------------
 
 
@@ -743,6 +962,8 @@ def build() -> gr.Blocks:
                 model = inference_tab()
             with gr.Tab(CACHE_TAB):
                 timer, display = cache_tab(page)
+        gr.HTML(CAMERA_NOTE, padding=False)
+        page.load(None, js=CAMERA_WATCH, api_visibility="private")
         # one listener for all tabs, one call at a time: separate ones can overtake each other
         tabs.select(opened, None, [timer, model], queue=False, trigger_mode="always_last", show_progress="hidden",
                     api_visibility="private").then(**display)

@@ -21,7 +21,8 @@ from depth.render import checked
 
 FOV = 55.0  # degrees across the longer side: a phone's or a camera's usual lens
 FAR = 10.0  # a guessed scene is this many times as deep as its nearest point is far away
-FARTHEST = 1000.0  # in the unit of the calibration; "infinitely far" becomes this
+FARTHEST = 1000.0  # times the nearest distance; "infinitely far" becomes this, in whatever unit
+ALIKE = 0.005  # of the map's range: two values that differ by less decide nothing but noise
 Point = tuple[int, int, float]  # row, column, distance
 
 
@@ -52,10 +53,11 @@ def calibrated(values: ArrayLike, first: Point, second: Point) -> Calibration:
     """
     depth = checked(values)
     (value_1, distance_1), (value_2, distance_2) = (_measured(depth, point) for point in (first, second))
-    if value_1 == value_2 or distance_1 == distance_2:
-        same = "value" if value_1 == value_2 else "distance"
+    alike = abs(value_1 - value_2) <= ALIKE * float(np.ptp(depth))
+    if alike or distance_1 == distance_2:
         raise UsageError("Two equal points do not calibrate a map.", expected="one nearer and one farther point",
-                         got=f"the same {same} twice", next_step="Choose points at clearly different distances.")
+                         got=f"the same {'value' if alike else 'distance'} twice",
+                         next_step="Choose points at clearly different distances.")
     a = (1 / distance_1 - 1 / distance_2) / (value_1 - value_2)
     if a < 0:
         raise UsageError("The two distances contradict the map.", got="the larger distance for the nearer point",
@@ -63,27 +65,21 @@ def calibrated(values: ArrayLike, first: Point, second: Point) -> Calibration:
     return Calibration(a, 1 / distance_1 - a * value_1)
 
 
-def distances(values: ArrayLike, calibration: Calibration, farthest: float = FARTHEST) -> np.ndarray:
+def distances(values: ArrayLike, calibration: Calibration, farthest: float | None = None) -> np.ndarray:
     """Distance along the camera's axis, float32 `H×W`; nothing is farther than `farthest`.
+
+    None takes `FARTHEST` times the nearest distance. Raises UsageError if even the nearest value would lie
+    beyond infinity.
 
     >>> distances([[1.0, 0.25, 0.0]], Calibration(1, 0), farthest=100).tolist()
     [[1.0, 4.0, 100.0]]
     """
     inverse = calibration.a * checked(values).astype(np.float64) + calibration.b
-    return (1 / np.maximum(inverse, 1 / farthest)).astype(np.float32)
-
-
-def clip(values: ArrayLike, far: float = 0.0, near: float = 1.0) -> np.ndarray:
-    """Values limited to a part of their range: 0 is the farthest value, 1 the nearest.
-
-    >>> clip([[0.0, 5.0, 10.0]], far=0.2, near=0.8).tolist()
-    [[2.0, 5.0, 8.0]]
-    """
-    if not 0 <= far < near <= 1:
-        raise UsageError("These limits leave nothing.", expected="0 ≤ far < near ≤ 1", got=f"far {far}, near {near}")
-    depth = checked(values)
-    low, high = float(depth.min()), float(depth.max())
-    return depth.clip(low + far * (high - low), low + near * (high - low))
+    if not inverse.max() > 0:
+        raise UsageError("This calibration puts everything beyond infinity.", got=calibration,
+                         expected="a · value + b above 0 for the nearest value")
+    limit = FARTHEST / inverse.max() if farthest is None else farthest
+    return (1 / np.maximum(inverse, 1 / limit)).astype(np.float32)
 
 
 def normals(values: ArrayLike, calibration: Calibration | None = None, fov: float = FOV) -> np.ndarray:

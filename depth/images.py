@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from depth.models import Model
 
 MULTIPLE = 32  # every network's input sides are multiples of this
+MIN_SIDE = 8  # below, there is nothing to see: the network would be shown a smear
 MAX_PIXELS = 64_000_000  # 8000×8000; decoding needs up to 20 bytes for each
 MAX_SIDE = 32_768
 MAX_GRID = 32  # the network's input has at most this many times size² pixels, see `network_size`
@@ -41,8 +42,8 @@ def open_rgb(source: str | Path | Image.Image | np.ndarray) -> np.ndarray:
     65535; float grey outside 0..1, and integers beyond 16 bit, are stretched so that minimum..maximum
     becomes 0..1. Colour profiles are ignored, as MiDaS does.
 
-    Size is checked before decoding: at most `MAX_PIXELS`, no side above `MAX_SIDE`. The peak is about
-    20 bytes per pixel while a file is decoded (1 GB at 48 megapixels) and 12 afterwards.
+    Size is checked before decoding: at most `MAX_PIXELS`, no side below `MIN_SIDE` or above `MAX_SIDE`. The peak
+    is about 20 bytes per pixel while a file is decoded (1 GB at 48 megapixels) and 12 afterwards.
     Raises ImageError; its message names the file without its folder.
     """
     if isinstance(source, np.ndarray):
@@ -279,11 +280,12 @@ def _unit(grey: np.ndarray) -> np.ndarray:
 
 
 def _check_size(height: int, width: int, where: str) -> None:
-    if height < 1 or width < 1:
-        raise ImageError("The picture has no pixels.", where=where, expected="at least 1×1", got=f"{height}×{width}")
     if height * width > MAX_PIXELS or max(height, width) > MAX_SIDE:
         raise ImageError("The picture is too large.", where=where, expected=_limits(),
                          got=f"{height}×{width}", next_step="Scale it down first.")
+    if min(height, width) < MIN_SIDE:
+        raise ImageError("The picture is too small.", where=where, expected=f"no side below {MIN_SIDE} pixels",
+                         got=f"{height}×{width}", next_step="Choose a larger one.")
 
 
 def _limits() -> str:

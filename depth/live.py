@@ -7,14 +7,34 @@ worked on, at most one waits, and a newer one takes the place of that one.
 
 from __future__ import annotations
 
+import base64
+import binascii
+import io
 import threading
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Generic, TypeVar
 
+import numpy as np
+from PIL import Image
+
+from cache.errors import ImageError
+from depth.images import open_rgb
+
 F = TypeVar("F")
 A = TypeVar("A")
 MAX_SESSIONS = 256  # remembered at a time; a forgotten one simply starts anew
+MAX_FRAME = 4_000_000  # letters of a frame's data URL
+CONSTRAINTS = {"video": {"width": {"ideal": 640}, "height": {"ideal": 480}}}  # more would only be scaled down
+# What browsers call the reasons for giving no camera (W3C, Media Capture and Streams), and what helps.
+REFUSALS = {
+    "NotAllowedError": "The camera was refused. Allow it for this page in the browser's address bar, then try again.",
+    "NotFoundError": "There is no camera. Connect one, then try again.",
+    "NotReadableError": "The camera is in use elsewhere. Close the other program, then try again.",
+    "OverconstrainedError": "This camera gives no picture of a usable size. Choose another one.",
+    "TypeError": "The browser gives cameras to safe pages only. Open it by https, or as localhost on its own machine.",
+}
+_JPEG = "data:image/jpeg;base64,"
 
 
 class LatestFrame(Generic[F]):
@@ -69,3 +89,22 @@ class LatestFrame(Generic[F]):
 def camera(session: str) -> LatestFrame:
     """The frames of one visitor: one camera must not overtake another's frames."""
     return LatestFrame()
+
+
+def frame(url: str | None) -> np.ndarray:
+    """One camera frame, RGB float32 `H×W×3` in 0..1, as browsers send it: a JPEG in a data URL. Raises ImageError."""
+    if not isinstance(url, str) or not url.startswith(_JPEG) or len(url) > MAX_FRAME:
+        raise ImageError("This is not a frame of a camera.", expected="a JPEG in a data URL")
+    try:
+        picture = Image.open(io.BytesIO(base64.b64decode(url[len(_JPEG):], validate=True)), formats=("JPEG",))
+    except (binascii.Error, OSError, ValueError) as error:
+        raise ImageError("The camera's frame is damaged.", next_step="Start the camera again.") from error
+    with picture:
+        return open_rgb(picture)
+
+
+def picture(pixels: np.ndarray) -> str:
+    """uint8 `H×W×3` as a JPEG in a data URL."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=85)
+    return _JPEG + base64.b64encode(file.getvalue()).decode()

@@ -51,14 +51,14 @@ _ANCHORS = {
 }
 COLORMAPS = tuple(_ANCHORS)
 CONVENTION = "relative inverse depth, larger is nearer; value = min + sample / 65535 * (max - min)"
-_OUTLIERS = (0.1, 99.9)  # percentiles that a colour picture spans: a few stray pixels must not darken it
+OUTLIERS = 0.1  # percent of the pixels, at either end, that colours leave out: a few stray ones must not darken all
 
 
 def colorize(values: ArrayLike, colormap: str = "inferno", invert: bool = False,
              bounds: tuple[float, float] | None = None) -> np.ndarray:
     """Colours for looking at, uint8 `H×W×3`: the far end of the map first, or last with `invert`.
 
-    `bounds` are the values shown as farthest and nearest; None takes the 0.1 and 99.9 percentiles.
+    `bounds` are the values shown as farthest and nearest; None takes `robust_bounds`.
     Values beyond are clipped; a constant map becomes the far colour. Raises UsageError for an unknown
     name and for values that are not finite.
     """
@@ -81,11 +81,17 @@ def palette(colormap: str) -> np.ndarray:
     return np.stack([np.interp(at, steps, channel) for channel in anchors.T], axis=1).round().astype(np.uint8)
 
 
-def robust_bounds(values: ArrayLike) -> tuple[float, float]:
-    """Farthest and nearest value, stray pixels left out; the full range where nearly all are equal."""
+def robust_bounds(values: ArrayLike, far: float = OUTLIERS, near: float = OUTLIERS) -> tuple[float, float]:
+    """Farthest and nearest value to show when these percentages of the pixels, at either end, are left out.
+
+    The full range where nearly all are equal. Raises UsageError for percentages that leave nothing.
+    """
+    if not (far >= 0 and near >= 0 and far + near < 100):
+        raise UsageError("These limits leave nothing.", expected="far and near together below 100 %",
+                         got=f"far {far:g} %, near {near:g} %")
     depth = checked(values)
     step = max(1, depth.size // 1_000_000)  # a regular sample of a large map is enough for percentiles
-    low, high = (float(bound) for bound in np.percentile(depth.ravel()[::step], _OUTLIERS))
+    low, high = (float(bound) for bound in np.percentile(depth.ravel()[::step], (far, 100 - near)))
     return (low, high) if high > low else (float(depth.min()), float(depth.max()))
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ import pytest
 from tests.app_server import PATIENCE, TOKEN, Server, free_port, serving
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
-FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+FLAGS = ("--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync")
 
 
@@ -42,18 +43,33 @@ def client(server: Server, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def browser():
-    """Headless Chromium. Missing it is a failure: the page would go untested."""
+def play():
+    """The browsers' driver, of which a process may have one."""
     from playwright.sync_api import sync_playwright
 
-    with sync_playwright() as play:
-        program = next(filter(None, map(shutil.which, CHROMIUM)), None) or play.chromium.executable_path
-        if not Path(program).exists():
-            pytest.fail("The page is tested in Chromium, and none is here. Install the system's (`apt-get install "
-                        "chromium`) or playwright's (`python -m playwright install chromium`).", pytrace=False)
-        chromium = play.chromium.launch(executable_path=program, args=list(FLAGS))
-        yield chromium
-        chromium.close()
+    with sync_playwright() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def browser(play):
+    """Headless Chromium without a graphics card."""
+    with chromium(play, "--disable-gpu") as running:
+        yield running
+
+
+@contextmanager
+def chromium(play, *flags: str):
+    """Headless Chromium. Missing it is a failure: the page would go untested."""
+    program = next(filter(None, map(shutil.which, CHROMIUM)), None) or play.chromium.executable_path
+    if not Path(program).exists():
+        pytest.fail("The page is tested in Chromium, and none is here. Install the system's (`apt-get install "
+                    "chromium`) or playwright's (`python -m playwright install chromium`).", pytrace=False)
+    running = play.chromium.launch(executable_path=program, args=[*FLAGS, *flags])
+    try:
+        yield running
+    finally:
+        running.close()
 
 
 @pytest.fixture

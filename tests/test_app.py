@@ -182,6 +182,16 @@ def test_missing_weights_without_network_say_how_to_get_them(server, client, pho
 
 
 @pytest.mark.parametrize("size", [(1, 1), (5000, 1), (1, 5000)])
+def test_picture_that_shows_nothing_is_refused_in_a_sentence(server, client, tmp_path, size):
+    path = tmp_path / "line.png"
+    Image.new("RGB", size, "teal").save(path)
+    with pytest.raises(ValidationError, match=r"too small. In line.png: expected no side below 8 pixels"):
+        client.predict(handle_file(path), "Tiny", "inferno", api_name="/predict")
+    told = httpx.post(f"{server.url}/api/depth", files={"image": path.read_bytes()}, timeout=60)
+    assert told.status_code == 422 and "too small" in told.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("size", [(8, 8), (5000, 8), (8, 5000)])
 def test_extreme_shapes_keep_their_size(client, tmp_path, size):
     path = tmp_path / "line.png"
     Image.new("RGB", size, "teal").save(path)

@@ -54,7 +54,7 @@ def bomb(path: Path) -> Path:
 def photos(tmp_path):
     """Two pictures of different sizes, one of them deeper down, and a file that is none."""
     picture(tmp_path / "photos" / "one.jpg", 12, 16)
-    picture(tmp_path / "photos" / "trip" / "two.png", 30, 7)
+    picture(tmp_path / "photos" / "trip" / "two.png", 30, 9)
     (tmp_path / "photos" / "notes.txt").write_text("not a picture")
     return tmp_path / "photos"
 
@@ -69,7 +69,7 @@ def test_folder_becomes_a_folder_of_the_same_shape(photos, tmp_path):
 def test_mixed_sizes_keep_their_own_size(photos, tmp_path):
     go([photos], tmp_path / "out")
     assert Image.open(tmp_path / "out/one_depth16.png").size == (16, 12)
-    assert Image.open(tmp_path / "out/trip/two_depth16.png").size == (7, 30)
+    assert Image.open(tmp_path / "out/trip/two_depth16.png").size == (9, 30)
 
 
 def test_every_format_is_written(photos, tmp_path):

@@ -105,10 +105,16 @@ def test_path_picture_and_array_give_the_same_depth(tiny, tmp_path):
         np.testing.assert_allclose(tiny.predict(source).values, expected, atol=1e-4 * np.ptp(expected))
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1), (31, 33)])
+@pytest.mark.parametrize("size", [(8, 8), (8, 5000), (5000, 8), (31, 33)])
 def test_odd_sizes_come_back_at_their_size(tiny, size):
     values = tiny.predict(RANDOM.integers(0, 256, (*size, 3), np.uint8)).values
     assert values.shape == size and np.isfinite(values).all()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1)])
+def test_picture_that_shows_nothing_is_refused(tiny, size):
+    with pytest.raises(ImageError, match="too small"):
+        tiny.predict(np.zeros((*size, 3), np.uint8))
 
 
 def test_bad_picture_is_refused_and_the_next_one_works(tiny, tmp_path):

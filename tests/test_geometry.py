@@ -6,9 +6,9 @@ import pytest
 from cache.errors import UsageError
 from depth.geometry import (
     FAR,
+    FARTHEST,
     Calibration,
     calibrated,
-    clip,
     distances,
     focal_length,
     guessed,
@@ -87,6 +87,23 @@ def test_beyond_infinity_is_the_farthest_distance():
     np.testing.assert_array_equal(distances([[1.0, 0.0, -5.0]], IDENTITY, farthest=50), [[1, 50, 50]])
 
 
+def test_without_a_limit_it_is_a_multiple_of_the_nearest_in_any_unit():
+    for metres in (0.5, 500.0):  # 500 mm
+        found = distances([[1 / metres, 0.0]], IDENTITY)
+        np.testing.assert_allclose(found, [[metres, FARTHEST * metres]], rtol=1e-6)
+
+
+def test_everything_beyond_infinity_is_refused():
+    with pytest.raises(UsageError, match="beyond infinity"):
+        distances([[1.0, 2.0]], Calibration(1, -2))
+
+
+def test_points_that_hardly_differ_are_refused():
+    values = np.array([[0.0, 0.001, 1.0]])
+    with pytest.raises(UsageError, match="same value"):
+        calibrated(values, (0, 0, 3.0), (0, 1, 1.0))
+
+
 def test_a_guess_puts_near_at_one_and_far_at_its_limit():
     values = np.random.default_rng(2).uniform(-7, 900, SIZE)
     metres = distances(values, guessed(values))
@@ -109,15 +126,3 @@ def test_corner_of_the_picture_lies_at_the_edge_of_the_view():
 def test_impossible_field_of_view_is_refused(fov):
     with pytest.raises(UsageError, match="field of view"):
         focal_length((10, 10), fov)
-
-
-def test_clip_limits_both_ends_and_keeps_the_rest():
-    values = np.linspace(10, 20, 11)[None]
-    np.testing.assert_allclose(clip(values, 0.1, 0.9), values.clip(11, 19))
-    np.testing.assert_array_equal(clip(values), values)
-
-
-@pytest.mark.parametrize(("far", "near"), [(0.5, 0.5), (0.9, 0.1), (-0.1, 1), (0, 1.1), (float("nan"), 1)])
-def test_limits_that_leave_nothing_are_refused(far, near):
-    with pytest.raises(UsageError, match="far"):
-        clip(np.ones((2, 2)), far, near)

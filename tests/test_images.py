@@ -16,8 +16,14 @@ from depth import images
 from depth.images import network_size, open_rgb, prepare, resample, restore
 from depth.models import MODELS, find
 
-COLOURS = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [255, 255, 255]], [[0, 0, 0], [128, 64, 32]]], np.uint8)
 
+def blocks(pixels, side: int = images.MIN_SIDE) -> np.ndarray:
+    """Every pixel as a square of this side: a picture of a few colours that is large enough."""
+    return np.asarray(pixels).repeat(side, 0).repeat(side, 1)
+
+
+COLOURS = blocks(np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [255, 255, 255]], [[0, 0, 0], [128, 64, 32]]],
+                          np.uint8))
 
 def saved(tmp_path: Path, picture: Image.Image, name: str, **options) -> Path:
     path = tmp_path / name
@@ -38,7 +44,7 @@ def refusal(source) -> str:
 def test_lossless_files_give_their_pixels(tmp_path, name):
     path = saved(tmp_path, Image.fromarray(COLOURS), name, **({"lossless": True} if name.endswith("webp") else {}))
     rgb = open_rgb(path)
-    assert rgb.dtype == np.float32 and rgb.shape == (3, 2, 3)
+    assert rgb.dtype == np.float32 and rgb.shape == COLOURS.shape
     np.testing.assert_array_equal(rgb, (COLOURS / 255.0).astype(np.float32))
 
 
@@ -62,28 +68,28 @@ def test_exif_orientation_turns_the_picture_upright(tmp_path, orientation):
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 def test_broken_exif_does_not_spoil_the_picture(tmp_path):
     path = saved(tmp_path, Image.fromarray(COLOURS), "a.jpg", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\xff\x01")
-    assert open_rgb(path).shape == (3, 2, 3)
+    assert open_rgb(path).shape == COLOURS.shape
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "PA"])
 def test_transparency_lies_over_white(mode):
-    picture = Image.new("RGBA", (2, 1), (0, 0, 0, 0))
-    picture.putpixel((1, 0), (0, 0, 0, 255))
+    picture = Image.new("RGBA", (16, 8), (0, 0, 0, 0))
+    picture.paste((0, 0, 0, 255), (8, 0, 16, 8))
     rgb = open_rgb(picture.convert(mode))
-    np.testing.assert_array_equal(rgb[0], [[1, 1, 1], [0, 0, 0]])
+    np.testing.assert_array_equal(rgb[0, ::8], [[1, 1, 1], [0, 0, 0]])
 
 
 def test_half_transparent_black_is_mid_grey():
-    rgb = open_rgb(Image.new("RGBA", (1, 1), (0, 0, 0, 128)))
+    rgb = open_rgb(Image.new("RGBA", (8, 8), (0, 0, 0, 128)))
     np.testing.assert_allclose(rgb, 127 / 255, atol=1e-6)
 
 
 def test_transparent_palette_entry_lies_over_white(tmp_path):
-    picture = Image.new("P", (2, 1))
+    picture = Image.new("P", (16, 8))
     picture.putpalette([255, 0, 0, 0, 255, 0])
-    picture.putpixel((1, 0), 1)
+    picture.paste(1, (8, 0, 16, 8))
     rgb = open_rgb(saved(tmp_path, picture, "a.png", transparency=0))
-    np.testing.assert_array_equal(rgb[0], [[1, 1, 1], [0, 1, 0]])
+    np.testing.assert_array_equal(rgb[0, ::8], [[1, 1, 1], [0, 1, 0]])
 
 
 @pytest.mark.parametrize(("mode", "value", "expected"), [
@@ -91,8 +97,8 @@ def test_transparent_palette_entry_lies_over_white(tmp_path):
     ("YCbCr", (255, 128, 128), 1.0), ("HSV", (0, 0, 255), 1.0),
 ])
 def test_other_modes_become_equal_channels(mode, value, expected):
-    rgb = open_rgb(Image.new(mode, (2, 3), value))
-    assert rgb.shape == (3, 2, 3) and rgb.dtype == np.float32
+    rgb = open_rgb(Image.new(mode, (16, 24), value))
+    assert rgb.shape == (24, 16, 3) and rgb.dtype == np.float32
     np.testing.assert_allclose(rgb, expected, atol=1e-6)
 
 
@@ -103,36 +109,36 @@ def test_cmyk_jpeg_gives_its_colour(tmp_path):
 
 @pytest.mark.parametrize("name", ["a.png", "a.tif"])
 def test_16_bit_grey_keeps_its_depth(tmp_path, name):
-    grey = np.array([[0, 1, 256], [40000, 65534, 65535]], np.uint16)
+    grey = blocks(np.array([[0, 1, 256], [40000, 65534, 65535]], np.uint16))
     rgb = open_rgb(saved(tmp_path, Image.fromarray(grey), name))
     np.testing.assert_allclose(rgb[..., 1], grey / 65535, atol=1e-7)
 
 
 def test_float_tiff_beyond_one_is_stretched_over_its_range(tmp_path):
-    path = saved(tmp_path, Image.fromarray(np.array([[-10, 0, 30]], np.float32)), "a.tif")
-    np.testing.assert_allclose(open_rgb(path)[0, :, 0], [0, 0.25, 1], atol=1e-6)
+    path = saved(tmp_path, Image.fromarray(blocks(np.array([[-10, 0, 30]], np.float32))), "a.tif")
+    np.testing.assert_allclose(open_rgb(path)[0, ::8, 0], [0, 0.25, 1], atol=1e-6)
 
 
 def test_constant_float_tiff_beyond_one_is_black(tmp_path):
-    path = saved(tmp_path, Image.fromarray(np.full((2, 2), 7, np.float32)), "a.tif")
+    path = saved(tmp_path, Image.fromarray(np.full((8, 8), 7, np.float32)), "a.tif")
     assert not open_rgb(path).any()
 
 
 def test_32_bit_integers_are_stretched_over_their_range():
-    picture = Image.fromarray(np.array([[0, 100_000, 200_000]], np.int32))
-    np.testing.assert_allclose(open_rgb(picture)[0, :, 0], [0, 0.5, 1], atol=1e-6)
+    picture = Image.fromarray(blocks(np.array([[0, 100_000, 200_000]], np.int32)))
+    np.testing.assert_allclose(open_rgb(picture)[0, ::8, 0], [0, 0.5, 1], atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["a.gif", "a.png", "a.webp", "a.tif"])
 def test_first_frame_of_an_animation_counts(tmp_path, name):
-    red, blue = Image.new("RGB", (4, 4), "red"), Image.new("RGB", (4, 4), "blue")
+    red, blue = Image.new("RGB", (8, 8), "red"), Image.new("RGB", (8, 8), "blue")
     options = {"lossless": True} if name == "a.webp" else {}
     path = saved(tmp_path, red, name, save_all=True, append_images=[blue], **options)
     np.testing.assert_array_equal(open_rgb(path)[0, 0], [1, 0, 0])
 
 
 def test_a_picture_that_stands_at_another_frame_starts_again(tmp_path):
-    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
     picture = Image.open(saved(tmp_path, frames[0], "a.gif", save_all=True, append_images=frames[1:]))
     picture.seek(1)
     np.testing.assert_array_equal(open_rgb(picture)[0, 0], [1, 0, 0])
@@ -220,7 +226,7 @@ def test_heic_names_the_missing_package(tmp_path, monkeypatch):
 def test_avif_under_the_general_brand_is_read_by_pillow(tmp_path):
     path = saved(tmp_path, Image.fromarray(COLOURS), "a.avif", quality=100)
     path.write_bytes(path.read_bytes().replace(b"ftypavif", b"ftypmif1", 1))
-    assert open_rgb(path).shape == (3, 2, 3)
+    assert open_rgb(path).shape == COLOURS.shape
 
 
 def test_missing_path_folder_and_null_byte_are_refused(tmp_path):
@@ -242,23 +248,31 @@ def test_array_of_wrong_shape_is_refused(shape):
 
 @pytest.mark.parametrize("shape", [(0, 4, 3), (4, 0, 3)])
 def test_empty_array_is_refused(shape):
-    assert "no pixels" in refusal(np.zeros(shape, np.uint8))
+    assert "too small" in refusal(np.zeros(shape, np.uint8))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1), (7, 300)])
+def test_picture_with_a_side_too_short_is_refused(tmp_path, size):
+    path = saved(tmp_path, Image.new("RGB", size), "line.png")
+    assert refusal(path) == ("The picture is too small. In line.png: expected no side below 8 pixels, "
+                             f"got {size[1]}×{size[0]}. Choose a larger one.")
+    assert "too small" in refusal(np.zeros((*size, 3), np.uint8)) and "too small" in refusal(Image.new("L", size))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_array_with_a_value_that_is_no_number_is_refused(value):
-    array = np.zeros((2, 2, 3), np.float32)
+    array = np.zeros((8, 8, 3), np.float32)
     array[1, 1, 1] = value
     assert "not numbers" in refusal(array)
 
 
 def test_float_tiff_with_nan_is_refused(tmp_path):
-    path = saved(tmp_path, Image.fromarray(np.array([[0, np.nan]], np.float32)), "a.tif")
+    path = saved(tmp_path, Image.fromarray(blocks(np.array([[0, np.nan]], np.float32))), "a.tif")
     assert "not numbers" in refusal(path)
 
 
-@pytest.mark.parametrize("array", [np.full((1, 1, 3), 255.0), np.full((1, 1, 3), -0.1),
-                                   *(np.zeros((1, 1, 3), kind) for kind in (np.int64, bool, complex, object))])
+@pytest.mark.parametrize("array", [np.full((8, 8, 3), 255.0), np.full((8, 8, 3), -0.1),
+                                   *(np.zeros((8, 8, 3), kind) for kind in (np.int64, bool, complex, object))])
 def test_array_whose_range_is_unknown_is_refused(array):
     assert "uint8" in refusal(array) or "0..1" in refusal(array)
 

@@ -60,14 +60,15 @@ def test_example_becomes_slider_downloads_and_times(result):
 
 def test_recolouring_keeps_the_depth_and_does_not_run_the_model(result):
     before, line = result.locator("#slider img").nth(1).get_attribute("src"), result.locator("#line").inner_text()
-    calls = []
-    result.on("request", lambda request: calls.append(request.url) if "/queue/join" in request.url else None)
+    asked = []
+    result.on("request", lambda request: asked.append(request.post_data or ""))
     result.locator("#colormap input").click()
     result.get_by_role("option", name="viridis").click()
     result.wait_for_function("old => [...document.querySelectorAll('#slider img')].every(one => one.src !== old)",
                              arg=before)
     assert download(result, "#coloured")[1] == "lion_depth_viridis.png"
-    assert result.locator("#line").inner_text() == line and calls == []
+    assert result.locator("#line").inner_text() == line
+    assert asked and not any("lion.jpg" in body and '"Tiny"' in body for body in asked)  # what the model is asked with
 
 
 def test_bad_upload_is_a_sentence_on_the_page_and_the_next_photo_works(server, open_page, tmp_path):

@@ -55,7 +55,7 @@ def worked(folder: Path) -> list[str]:
 def photos(tmp_path):
     """40 pictures, two of one name in folders of their own, and a bad one."""
     for number in range(40):
-        picture(tmp_path / "photos" / f"{number:02d}.png", 6, 8, number)
+        picture(tmp_path / "photos" / f"{number:02d}.png", 8, 12, number)
     picture(tmp_path / "photos/deeper/07.png")
     (tmp_path / "photos/bad.png").write_bytes(b"no picture")
     (tmp_path / "log").mkdir()
