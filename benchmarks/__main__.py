@@ -43,7 +43,7 @@ def loads(run: Run, name: str) -> dict[str, list[str]]:
     if name == LARGE:
         ways[TRANSFORMERS] = ["load_transformers", run.folder, name]
     ways |= {f".{kind}": ["load_own", run.folder, name, kind] for kind in material.FORMATS}
-    return ways | {"compiled": ["load_compiled", run.folder, name]}
+    return ways | ({"compiled": ["load_compiled", run.folder, name]} if name == LARGE else {})
 
 
 def load(run: Run) -> list[Table]:
@@ -104,6 +104,11 @@ def passes(run: Run) -> list[Table]:
                               passes=1 if name == LARGE else 4) for name in [BUNDLED, *run.models]]
 
 
+def reduced(run: Run) -> list[Table]:
+    return [inference.reduced(run.folder, name, run.rounds(2 if name == LARGE else 7))
+            for name in [BUNDLED, *run.models]]
+
+
 def on_gpu(run: Run) -> list[Table]:
     return [gpu.measure(run.folder, 2 if run.quick else 10)]
 
@@ -118,8 +123,8 @@ def crowd(run: Run) -> list[Table]:
 
 
 PARTS: dict[str, Callable[[Run], list[Table]]] = {
-    "load": load, "share": share, "start": start, "page": page, "imports": imports, "inference": passes, "gpu": on_gpu,
-    "growth": grow, "throughput": crowd, "cold": cold}
+    "load": load, "share": share, "start": start, "page": page, "imports": imports, "inference": passes,
+    "reduced": reduced, "gpu": on_gpu, "growth": grow, "throughput": crowd, "cold": cold}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +11,10 @@ import numpy as np
 
 from benchmarks.bars import OWN
 from benchmarks.measure import Row, Table, in_turn, say, unmeasured
+from cache.errors import DepthmapError
 from depth import compiled, compiling, supply
 from depth.engines import Eager, Engine, no_collection, sizes_of, threads
+from depth.images import network_input, open_rgb
 from depth.models import find
 
 Run = Callable[[np.ndarray], np.ndarray]
@@ -82,6 +85,45 @@ def _opened(folder: Path, name: str, absent: dict[str, str]) -> dict[str, Run]:
         if engine := artefact(folder, name, kind):
             ways[f"{OWN}, {engine.name}"] = engine
     return ways
+
+
+def reduced(folder: Path, name: str, rounds: int) -> Table:
+    """Fewer bits against float32: seconds a picture, and how far the depth of photographs moves."""
+    from depth import MiDaSDepthEstimator
+
+    ways, absent = {}, {}
+    for dtype in ("float32", "bfloat16", "int8"):
+        try:
+            ways[dtype] = MiDaSDepthEstimator(name, dtype=dtype, manager=supply.manager(folder / "cache"))
+        except DepthmapError as error:
+            absent[dtype] = compiled.sentence(error)
+    photos = [network_input(open_rgb(path), find(name)) for path in _photos()]
+    samples: dict[str, list[tuple[float, float]]] = {dtype: [] for dtype in ways}
+    for lap in range(rounds + 1):
+        for dtype in in_turn(ways, lap):
+            _, taken = _turn(ways[dtype]._engine, photos[0], 2 if lap else 1)
+            samples[dtype] += taken if lap else []
+        say(f"{name} in fewer bits: round {lap} of {rounds}")
+    wanted = [ways["float32"]._engine(photo) for photo in photos]
+    rows = [Row(dtype, tuple(wall for wall, _ in taken), {
+        "engine": ways[dtype].engine, "cpu": float(np.median([used for _, used in taken])),
+        **_loss(ways[dtype]._engine, photos, wanted)}) for dtype, taken in samples.items()]
+    note = ("moved: mean difference to float32 as a share of the depth's range, worst of some photographs; "
+            "correlation: the lowest." + ("" if find(name).bundled else " Made-up weights tell little of these two."))
+    return Table(f"{name} in fewer bits, seconds a pass", tuple(rows), " ".join([note, *unmeasured(absent)]))
+
+
+def _loss(engine: Run, photos: list[np.ndarray], wanted: list[np.ndarray]) -> dict[str, float]:
+    got = [engine(photo) for photo in photos]
+    pairs = list(zip(got, wanted, strict=True))
+    return {"moved": max(float(np.abs(a - b).mean() / np.ptp(b)) for a, b in pairs),
+            "correlation": round(min(float(np.corrcoef(a.ravel(), b.ravel())[0, 1]) for a, b in pairs), 4)}
+
+
+def _photos() -> list[Path]:
+    """Photographs that come with Gradio."""
+    folder = Path(importlib.util.find_spec("gradio").origin).parent / "media_assets" / "images"
+    return [folder / name for name in ("lion.jpg", "tower.jpg", "cheetah1.jpg", "groot.jpeg")]
 
 
 def _default(folder: Path, name: str) -> Engine:

@@ -115,15 +115,15 @@ def _cached(name: str, material: Material) -> None:
 
 
 def _compiled(name: str, material: Material) -> None:
-    """Every kind of compiled network that this installation can make, as `setup_models.py --compile` does."""
+    """The compiled networks that users would have: the fastest kind, and the one in eight bits if it pays."""
     from benchmarks import inference
     from depth import compiled
 
-    for kind in compiled.runnable(find(name)):
-        if inference.artefact(material.folder, name, kind) is None:
+    for kind in filter(None, (compiled.makeable(find(name)), compiled.makeable(find(name), dtype="int8"))):
+        if inference.artefact(material.folder, name, kind) is None and not compiled.failed_lately(
+                find(name), kind, material.cache):
             say(f"compiling {name} ({kind})")
-            if reason := compiled.make(find(name), kind, material.cache):
-                say(f"{name} ({kind}) stays uncompiled: {reason}")
+            compiled.make(find(name), kind, material.cache)  # says why not
 
 
 def peers(material: Material, names: list[str]) -> None:
