@@ -145,7 +145,7 @@ def _int8(build: Callable[[], nn.Module], model: Model, sizes: Sizes, place: Pat
 
 
 def _export(network: nn.Module, model: Model, sizes: Sizes, place: Path) -> Path:
-    """The graph with free picture sizes, its weights beside it."""
+    """The graph with free picture sizes, weights inside: what is optimised would look for them beside itself."""
     import torch
 
     exported = place / "exported.onnx"
@@ -153,7 +153,7 @@ def _export(network: nn.Module, model: Model, sizes: Sizes, place: Path) -> Path
         program = torch.onnx.export(network, (_example(model, sizes, batch=BATCH),), dynamo=True, optimize=True,
                                     dynamic_shapes=_free(sizes, batch=True), input_names=["pictures"],
                                     output_names=["depth"], verbose=False)
-    program.save(str(exported), external_data=True)
+    program.save(str(exported))
     return exported
 
 

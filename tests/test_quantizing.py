@@ -181,3 +181,15 @@ def test_float32_stays_exact_beside_it(made):
     beside, alone = (MiDaSDepthEstimator("Tiny", manager=cache).predict(photo).values
                      for cache in (supply.manager(made), supply.manager(made / "empty")))
     assert np.array_equal(beside, alone)
+
+
+@makeable
+@pytest.mark.slow
+def test_float32_in_onnxruntime_equals_eager(made):
+    directory = made / "exact"
+    assert compiled.make(TINY, "onnx", directory) is None
+    fast = MiDaSDepthEstimator("Tiny", manager=supply.manager(directory))
+    eager = MiDaSDepthEstimator("Tiny", manager=supply.manager(directory), weights=supply.BUNDLED / TINY.bundled)
+    assert (fast.engine, eager.engine) == ("onnx", "eager")
+    got, wanted = (one.predict(PHOTOS / NAMES[0]).values for one in (fast, eager))
+    assert np.abs(got - wanted).max() < 1e-4 * np.ptp(wanted)
