@@ -295,8 +295,8 @@ def colours(result: gr.State, slider: gr.ImageSlider) -> tuple[list[gr.component
     with gr.Accordion("Invert and clip", open=False, elem_id="look"):
         invert = gr.Checkbox(usual.invert, label="Invert: far is bright", elem_id="invert")
         with gr.Row():
-            far = gr.Slider(0, 95, usual.far, step=0.1, label="Clip the farthest, % of the picture", elem_id="far")
-            near = gr.Slider(0, 95, usual.near, step=0.1, label="Clip the nearest, % of the picture", elem_id="near")
+            far = gr.Slider(0, 95, usual.far, step=0.1, label="Clip far, % of pixels", elem_id="far")
+            near = gr.Slider(0, 95, usual.near, step=0.1, label="Clip near, % of pixels", elem_id="near")
     look = [colormap, invert, far, near]
     for event in (gr.on([control.input for control in look], recolour, [result, *look], [slider, coloured], queue=False,
                         **NEWEST),

@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 
+import numpy as np
 import pytest
 
-from depth.live import LatestFrame, camera
+from cache.errors import ImageError
+from depth.live import MAX_FRAME, LatestFrame, camera, frame, picture
 
 PATIENCE = 60  # seconds until a test that hangs is a failure; nothing waits that long when it works
 
@@ -98,3 +100,21 @@ def test_close_lets_everybody_go():
 
 def test_visitors_have_cameras_of_their_own():
     assert camera("a") is camera("a") and camera("a") is not camera("b")
+
+
+def test_frame_of_a_browser_becomes_a_picture_and_back():
+    pixels = np.zeros((24, 32, 3), np.uint8)
+    pixels[:, 16:] = 255
+    rgb = frame(picture(pixels))
+    assert rgb.dtype == np.float32 and rgb.shape == (24, 32, 3)
+    np.testing.assert_allclose(rgb, pixels / 255, atol=0.05)
+
+
+@pytest.mark.parametrize("url", [
+    None, 7, "", "/etc/hostname", "http://localhost/a.jpg", "data:image/svg+xml;base64,PHN2Zy8+",
+    "data:image/jpeg;base64,????", "data:image/jpeg;base64,aGVsbG8=", "data:image/jpeg;base64,/9j/" + "A" * MAX_FRAME,
+    picture(np.zeros((24, 32, 3), np.uint8))[:300], picture(np.zeros((4, 4, 3), np.uint8)),
+])
+def test_what_is_no_frame_is_refused(url):
+    with pytest.raises(ImageError):
+        frame(url)

@@ -98,14 +98,33 @@ def test_model_without_weights_says_how_to_get_them(server, open_page):
     page.get_by_text("scripts/setup_models.py --models DPT_Large").first.wait_for()
 
 
-def test_result_comes_by_keyboard_alone(server, open_page):
+@pytest.mark.parametrize("key", ["Enter", "Space"])
+def test_result_comes_by_keyboard_alone(server, open_page, key):
+    """Tab goes from the photo to the model to the button to the examples; both keys press."""
     page = open_page(server)
-    page.locator("button.gallery-item").first.focus()
-    page.keyboard.press("Enter")
+    passed = tabbed(page, "#photo", "#model", "#run", "button.gallery-item")
+    assert passed == ["#photo", "#model", "#run", "button.gallery-item"]
+    page.keyboard.press(key)
     page.locator("#photo img").wait_for()
-    page.locator("#run").focus()
-    page.keyboard.press("Enter")
+    while not focused(page, "#run"):
+        page.keyboard.press("Shift+Tab")
+    page.keyboard.press(key)
     page.locator("#slider img").nth(1).wait_for()
+
+
+def tabbed(page, *stops: str) -> list[str]:
+    """These places in the order in which Tab reaches them, up to the last one."""
+    passed: list[str] = []
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        passed += [stop for stop in stops if stop not in passed and focused(page, stop)]
+        if stops[-1] in passed:
+            break
+    return passed
+
+
+def focused(page, selector: str) -> bool:
+    return page.evaluate("selector => !!document.activeElement.closest(selector)", selector)
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

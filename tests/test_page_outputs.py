@@ -231,6 +231,32 @@ def test_normals_and_pfm_can_be_had(result):
     assert named(result, "#pfm", "lion_depth.pfm").read_bytes().startswith(b"Pf\n256 256\n-1.0\n")
 
 
+FOLDS = ("Invert and clip", "Stereo", "Distances from two known points", "Normals and PFM", "Details", "Live camera",
+         "Many photos", "Video")
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_phone_has_no_sideways_scrolling_with_every_fold_open(server, open_page, theme):
+    page = open_page(server, 390, 844, theme)
+    choose_example(page)
+    estimate(page)
+    for name in FOLDS:
+        unfold(page, name)
+    for id in ("stereo-picture", "points", "normals-picture"):
+        shown(page, id)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert page.outside == [] and page.errors == []
+
+
+def test_every_control_has_a_name(result):
+    for name in FOLDS:
+        unfold(result, name)
+    assert result.evaluate("""() => [...document.querySelectorAll("button, input, select, textarea, [role=slider]")]
+        .filter(one => one.offsetParent && !(one.getAttribute("aria-label") || one.title || one.innerText?.trim()
+            || one.labels?.length || one.getAttribute("aria-labelledby") || one.querySelector("img[alt]")))
+        .map(one => one.outerHTML.slice(0, 200))""") == []
+
+
 def test_old_page_says_that_its_result_is_gone(result, server):
     for path in (server.home / "gradio").rglob("lion_depth*"):
         path.unlink()
