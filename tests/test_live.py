@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from cache.errors import ImageError
-from depth.live import MAX_FRAME, LatestFrame, camera, frame, picture
+from depth import live
+from depth.live import MAX_FRAME, LatestFrame, camera, picture
 
 PATIENCE = 60  # seconds until a test that hangs is a failure; nothing waits that long when it works
 
@@ -105,7 +106,7 @@ def test_visitors_have_cameras_of_their_own():
 def test_frame_of_a_browser_becomes_a_picture_and_back():
     pixels = np.zeros((24, 32, 3), np.uint8)
     pixels[:, 16:] = 255
-    rgb = frame(picture(pixels))
+    rgb = live.frame(picture(pixels))
     assert rgb.dtype == np.float32 and rgb.shape == (24, 32, 3)
     np.testing.assert_allclose(rgb, pixels / 255, atol=0.05)
 
@@ -117,4 +118,4 @@ def test_frame_of_a_browser_becomes_a_picture_and_back():
 ])
 def test_what_is_no_frame_is_refused(url):
     with pytest.raises(ImageError):
-        frame(url)
+        live.frame(url)
