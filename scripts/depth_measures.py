@@ -9,6 +9,7 @@ TRIM = (
     0.95  # the paper drops the worst fifth because its labels are noisy; ours are exact, and thin things live there
 )
 FARTHEST = 80.0  # metres; beyond lies what the usual benchmarks mask as well
+RATIO = 0.25  # of the logarithm of depth: errors much larger than this weigh little more
 
 
 def plain_loss(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -30,6 +31,25 @@ def midas_loss(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     error = residual.abs().flatten(1)
     kept = error.clamp(max=torch.quantile(error.detach()[:, ::7], TRIM, dim=1, keepdim=True))
     return kept.mean() + 0.5 * gradient_error(residual)
+
+
+def ratio_loss(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """How far the fitted depth is from the true one, as a ratio: what δ1 counts, made smooth; N×h×w each.
+
+    Scale and shift are fitted as `judge` fits them. In inverse depth alone, all that is far away weighs next to
+    nothing. Below the scene's farthest inverse depth the logarithm goes on as a straight line.
+    """
+    value, truth = prediction.flatten(1), target.flatten(1)
+    valid = (truth >= 1 / FARTHEST).float()
+    count = valid.sum(1, keepdim=True).clamp(min=1)
+    middle, level = ((valid * x).sum(1, keepdim=True) / count for x in (value, truth))
+    away = valid * (value - middle)
+    scale = (away * (truth - level)).sum(1, keepdim=True) / (away.square().sum(1, keepdim=True) + 1e-4 * count)
+    fitted = level + scale.clamp(min=0) * (value - middle)
+    lowest = torch.where(valid > 0, truth, torch.inf).amin(1, keepdim=True).clamp(1 / FARTHEST, 1e2)
+    bent = torch.where(fitted > lowest, fitted.clamp(min=lowest).log(), lowest.log() + fitted / lowest - 1)
+    error = (bent - truth.clamp(min=1 / FARTHEST).log()).abs()
+    return (valid * torch.log1p(error / RATIO)).sum(1).div(count[:, 0]).mean() * RATIO
 
 
 def standardised(inverse: torch.Tensor) -> torch.Tensor:

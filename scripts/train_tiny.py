@@ -29,14 +29,15 @@ from depth.networks import build
 from scripts import depth_measures, scene_pool, scenes
 
 WEIGHTS = Path(__file__).parents[1] / "depth" / "weights" / "tiny.safetensors"
-STEPS, SCENES, SEED = 5_300, 12_000, 1
-RATE, WARM, FALL = 2e-3, 60, 0.46
-AT_ONCE = 3_000  # scenes to begin with; one more with each step
-STAGES = (  # until this share of the steps: pictures in a step, their sizes, and the weight of the invariant loss
-    (0.2453, 32, ((64, 96), (96, 64), (96, 96)), 0.0),  # a fit that ranks nothing yet would only disturb
-    (0.538, 32, ((64, 96), (96, 64), (96, 96)), 0.3),
-    (0.764, 16, ((128, 160), (160, 128), (160, 160)), 0.3),
-    (1.00, 8, ((192, 256), (256, 192), (256, 256), (160, 256)), 0.3),
+STEPS, SCENES, SEED = 12_500, 18_000, 1
+RATE, WARM, FALL = 2e-3, 100, 5_000  # the learning rate, the steps in which it rises and in which it falls
+AT_ONCE = 1_500  # scenes to begin with; one more with each step
+STAGES = (  # until this step: pictures in a step, their sizes, whether the losses that fit scale and shift count
+    (800, 32, ((64, 64), (64, 96), (96, 64)), False),  # a fit that ranks nothing yet would only disturb
+    (3_500, 32, ((64, 64), (64, 96), (96, 64)), True),
+    (7_000, 32, ((96, 96), (96, 128), (128, 96)), True),
+    (10_000, 16, ((128, 160), (160, 128), (160, 160)), True),
+    (math.inf, 8, ((192, 256), (256, 192), (256, 256), (160, 256)), True),
 )
 
 
@@ -58,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--steps", type=int, default=STEPS, help=f"training steps (default {STEPS})")
     p.add_argument("--scenes", type=int, default=SCENES, help=f"training scenes to render (default {SCENES})")
     p.add_argument("--seed", type=int, default=SEED, help="scenes, crops and first weights follow from it")
-    p.add_argument("--processes", type=int, default=2, help="training processes that share each batch (default 2)")
+    p.add_argument("--processes", type=int, default=1, help="training processes that share each batch (default 1)")
     p.add_argument("--workers", type=int, default=1, help="rendering processes")
     p.add_argument("--work", type=Path, default=Path(".training"), help="scenes and checkpoints")
     p.add_argument("--weights", type=Path, default=WEIGHTS, help="file to write, or to judge")
@@ -103,7 +104,7 @@ def train(rank: int, options: argparse.Namespace) -> None:
 def one_step(
     step: int, rank: int, options: argparse.Namespace, pool: scene_pool.Pool, network: nn.Module, optimizer
 ) -> float:
-    size, shapes, invariant = next(stage[1:] for stage in STAGES if step < options.steps * stage[0])
+    size, shapes, fitted = next(stage[1:] for stage in STAGES if step < stage[0])
     shape = shapes[int(np.random.default_rng([options.seed, step]).integers(len(shapes)))]
     ready = min(options.scenes, AT_ONCE + step)  # independent of how fast the renderer is
     pool.wait(ready)
@@ -111,10 +112,9 @@ def one_step(
     batch = scene_pool.draw(pool, rng, ready, size // options.processes, shape)
     for group in optimizer.param_groups:
         group["lr"] = rate(step, options.steps)
-    prediction = network(batch.pictures)
-    loss = depth_measures.plain_loss(prediction, batch.inverse)
-    if invariant:
-        loss = loss + invariant * depth_measures.midas_loss(prediction, batch.inverse)
+    with torch.autocast("cpu", torch.bfloat16):
+        prediction = network(batch.pictures)
+    loss = criterion(prediction.float(), batch.inverse, fitted)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     if options.processes > 1:
@@ -122,6 +122,22 @@ def one_step(
     nn.utils.clip_grad_norm_(network.parameters(), 5.0)
     optimizer.step()
     return float(loss.detach())
+
+
+def criterion(prediction: torch.Tensor, inverse: torch.Tensor, fitted: bool) -> torch.Tensor:
+    """What is made small: the plain error and, once there is something to fit, the two fitted ones."""
+    plain = depth_measures.plain_loss(prediction, inverse)
+    if not fitted:
+        return plain
+    return plain + 0.3 * depth_measures.midas_loss(prediction, inverse) + depth_measures.ratio_loss(prediction, inverse)
+
+
+class FullPrecision(nn.Conv2d):
+    """A convolution that stays in single precision: backwards, oneDNN's depthwise ones are slow in bfloat16."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(x.float())
 
 
 def share_gradients(network: nn.Module, processes: int) -> None:
@@ -135,8 +151,7 @@ def share_gradients(network: nn.Module, processes: int) -> None:
 
 def rate(step: int, steps: int) -> float:
     """Learning rate: linear rise, plateau, then a half cosine to nothing over the last part."""
-    begin = steps * (1 - FALL)
-    fallen = 0.0 if step < begin else (step - begin) / (steps - begin)
+    fallen = max(0.0, (step - steps + FALL) / FALL)
     return RATE * min(1.0, (step + 1) / WARM) * 0.5 * (1 + math.cos(math.pi * fallen))
 
 
@@ -150,6 +165,8 @@ def fresh() -> nn.Module:
         if isinstance(module, nn.Conv2d):
             fan_out = module.kernel_size[0] ** 2 * module.out_channels // module.groups
             nn.init.normal_(module.weight, 0, math.sqrt(2 / fan_out))
+            if module.groups > 1:
+                module.__class__ = FullPrecision
     nn.init.constant_(network.scratch.output_conv[4].bias, 0.5)  # above the closing ReLU's dead half
     network.scratch.output_conv[5] = nn.LeakyReLU(0.05)  # while it learns; a plain ReLU would let pixels die
     return network.to(memory_format=torch.channels_last).train()

@@ -198,7 +198,8 @@ def test_training_lowers_the_loss_on_one_batch(tmp_path):
 
 
 def test_learning_rate_rises_stays_and_falls_to_nothing():
-    rates = [train_tiny.rate(step, 1000) for step in (0, 400, 499, 999)]
+    steps, fall = 10_000, 10_000 - train_tiny.FALL
+    rates = [train_tiny.rate(step, steps) for step in (0, fall - 900, fall - 1, steps - 1)]
     assert rates[0] < 0.05 * rates[1]
     assert rates[1] == rates[2] == train_tiny.RATE
     assert rates[3] < 1e-3 * train_tiny.RATE
@@ -234,3 +235,27 @@ def test_flat_prediction_ranks_nothing(hill):
 
 def test_gradient_error_is_zero_for_a_constant_residual():
     assert depth_measures.gradient_error(torch.full((2, 16, 16), 3.0)) == 0
+
+
+def test_ratio_loss_is_nothing_for_any_scale_and_shift_of_the_truth(hill):
+    inverse = torch.from_numpy(1 / hill)[None]
+    assert float(depth_measures.ratio_loss(0.2 + 5 * inverse, inverse)) < 1e-3
+
+
+def test_ratio_loss_sees_errors_far_away_where_inverse_depth_hardly_differs(hill):
+    hill[:, :16], hill[:, 16:] = 60, 2
+    inverse = torch.from_numpy(1 / hill)[None]
+    wrong = inverse.clone()
+    wrong[:, ::2, :16] += 0.02
+    assert float((wrong - inverse).abs().mean()) < 0.006
+    assert float(depth_measures.ratio_loss(wrong, inverse)) > 0.02
+
+
+def test_ratio_loss_of_a_flat_guess_has_a_finite_slope(hill):
+    guess = torch.full((1, *hill.shape), 0.5, requires_grad=True)
+    depth_measures.ratio_loss(guess, torch.from_numpy(1 / hill)[None]).backward()
+    assert torch.isfinite(guess.grad).all()
+
+
+def test_sky_alone_costs_nothing_in_the_ratio_loss():
+    assert float(depth_measures.ratio_loss(torch.rand(1, 8, 8), torch.zeros(1, 8, 8))) == 0
