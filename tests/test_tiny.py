@@ -88,15 +88,20 @@ def test_face_of_a_figure_is_nearer_than_what_lies_beside_it(network):
     assert part(values, 0.3, 0.7, 0.35, 0.55) > part(values, 0.1, 0.6, 0.75, 0.9) + 0.1
 
 
+def test_head_that_fills_the_picture_is_nearer_than_what_is_behind_it(network):
+    values = seen(network, "cheetah1.jpg")
+    assert part(values, 0.3, 0.8, 0.35, 0.65) > part(values, 0.0, 0.1, 0.0, 1.0) + 0.3
+
+
 # ---- on made-up scenes -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
 def test_first_held_out_scenes_are_not_seen_worse_than_when_the_weights_were_made(network):
-    """Then 0.65 and 0.83 on these 120; the figures on all 500 stand in the README of the weights."""
+    """Then 0.74 and 0.90 on these 120; the figures on all 500 stand in the README of the weights."""
     figures = train_tiny.evaluate(network, 120)
-    assert np.mean([delta1 for _, delta1, _ in figures]) >= 0.63
-    assert np.median([spearman for *_, spearman in figures]) >= 0.81
+    assert np.mean([delta1 for _, delta1, _ in figures]) >= 0.72
+    assert np.median([spearman for *_, spearman in figures]) >= 0.89
 
 
 # ---- the renderer ----------------------------------------------------------------------------------------------------
