@@ -138,7 +138,7 @@ def make(model: Model, kind: str, directory: Path, *, timeout: float = TIMEOUT) 
     folder = artefacts.folder_of(directory, model.name)
     try:
         with artefacts.making(folder):
-            reason = _run([sys.executable, "-m", "depth.compiling", model.name, kind, str(directory)], timeout)
+            reason = _make(model, kind, directory, timeout)
             _remember(folder, facts(model, kind, weights=""), reason)
     except CacheBusy:
         return "another process makes it already"
@@ -147,6 +147,14 @@ def make(model: Model, kind: str, directory: Path, *, timeout: float = TIMEOUT) 
     if reason:
         log.warning("%s stays uncompiled: %s.", model.name, reason)
     return reason
+
+
+def _make(model: Model, kind: str, directory: Path, timeout: float) -> str | None:
+    """Make it; whatever the compilers leave lies in the model's folder, where `optimize` finds it after a crash."""
+    folder = artefacts.folder_of(directory, model.name)
+    with tempfile.TemporaryDirectory(prefix=".", suffix=".tmp", dir=folder, ignore_cleanup_errors=True) as scratch:
+        return _run([sys.executable, "-m", "depth.compiling", model.name, kind, str(directory)], timeout,
+                    TMPDIR=scratch, TORCHINDUCTOR_CACHE_DIR=scratch, TORCHINDUCTOR_COMPILE_THREADS="1")
 
 
 def _remember(folder: Path, about: Mapping[str, Any], reason: str | None) -> None:
@@ -192,11 +200,11 @@ def is_current(about: Mapping[str, Any], digest: str | None) -> bool:
     return digest is not None and dict(about) == facts(find(about["model"]), about["kind"], wanted)
 
 
-def _run(command: list[str], timeout: float) -> str | None:
+def _run(command: list[str], timeout: float, **environment: str) -> str | None:
     """The last line that the command wrote to stderr, if it failed; None if it went well."""
     with tempfile.TemporaryFile("w+") as errors:
-        child = subprocess.Popen(command, cwd=_ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                                 stderr=errors, start_new_session=True)
+        child = subprocess.Popen(command, cwd=_ROOT, env={**os.environ, **environment}, stdin=subprocess.DEVNULL,
+                                 stdout=subprocess.DEVNULL, stderr=errors, start_new_session=True)
         try:
             code = child.wait(timeout)
         except subprocess.TimeoutExpired:

@@ -232,17 +232,15 @@ def main(arguments: list[str]) -> int:
     if hasattr(os, "nice"):
         os.nice(NICENESS)
     _end_with_parent()
-    with tempfile.TemporaryDirectory(prefix="depthmap-compile-") as scratch:
-        os.environ.update(TORCHINDUCTOR_CACHE_DIR=scratch, TORCHINDUCTOR_COMPILE_THREADS="1")
-        try:
-            with no_collection():
-                import torch  # noqa: F401
-            cache = supply.manager(directory)
-            tensors, _ = supply.tensors(model, cache=cache, offline=True)
-            make(model, kind, directory, tensors, supply.digest(model, cache) or "")
-        except Exception as error:
-            sys.stderr.write(f"\n{compiled.sentence(error)}\n")
-            return 1
+    try:
+        with no_collection():
+            import torch  # noqa: F401
+        cache = supply.manager(directory)
+        tensors, _ = supply.tensors(model, cache=cache, offline=True)
+        make(model, kind, directory, tensors, supply.digest(model, cache) or "")
+    except Exception as error:
+        sys.stderr.write(f"\n{compiled.sentence(error)}\n")
+        return 1
     return 0
 
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
-    from cache.hub import ProgressCallback
+    from cache.remote import ProgressCallback
     from cache.manager import ModelManager
 
     Picture = str | Path | Image.Image | np.ndarray
@@ -112,20 +112,25 @@ class MiDaSDepthEstimator:
     def _predict_chunk(self, pictures: Sequence[Picture]) -> list[DepthMap]:
         inputs = [_prepare(picture, self.model) for picture in pictures]
         start = time.perf_counter()
-        outputs = self._requests.all([taken.array for taken in inputs])
+        outputs = self._outputs([taken.array for taken in inputs])
         share = (time.perf_counter() - start) / max(1, len(inputs))
         return [self._answer(taken, output, share) for taken, output in zip(inputs, outputs, strict=True)]
 
+    def _outputs(self, inputs: list[np.ndarray]) -> list[np.ndarray]:
+        """The depth h×w of each input. A batch that needs too much memory has been halved before that is an error."""
+        try:
+            return self._requests.all(inputs)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            largest = max(inputs, key=lambda one: one.size)
+            raise ImageError("There is not enough memory for this picture.", where=self.model.name,
+                             got=f"a network input of {largest.shape[2]}×{largest.shape[3]}",
+                             next_step="Crop a long panorama, or choose a smaller model.") from error
+
     def _pass(self, batch: np.ndarray) -> np.ndarray:
         """One pass of the network: N, 3, h, w → N, h, w."""
-        try:
-            outputs = self._engine(batch)
-        except (RuntimeError, MemoryError) as error:
-            if len(batch) == 1 and is_out_of_memory(error):
-                raise ImageError("There is not enough memory for this picture.", where=self.model.name,
-                                 got=f"a network input of {batch.shape[2]}×{batch.shape[3]}",
-                                 next_step="Crop a long panorama, or choose a smaller model.") from error
-            raise
+        outputs = self._engine(batch)
         if not np.isfinite(outputs).all():
             raise WeightsError("The network's answer is not finite.", where=self.model.name, got=self.dtype,
                                next_step="Use float32." if self.dtype != "float32" else "Check the weights.")

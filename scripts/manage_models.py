@@ -12,13 +12,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from any folder
 
 from cache import report
-from cache.actions import SUFFIXES, export_name
 from cache.errors import UsageError
 from cache.records import FORMATS, Plan
 from scripts import terminal
 from scripts.terminal import WELL, WRONG
 
-EXPORTS = tuple(SUFFIXES)
+EXPORTS = (*FORMATS, "bundle")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -112,6 +111,8 @@ def export(args, manager) -> int:
     name = None if args.model is None else _one(args, manager)
     path = Path(args.output).expanduser()
     if path.is_dir():
+        from cache.actions import export_name
+
         args.format = args.format or "safetensors"
         path /= export_name(name, args.format, args.dtype)
     with terminal.Bars(quiet=args.json) as bars:

@@ -117,6 +117,21 @@ def test_picture_that_shows_nothing_is_refused(tiny, size):
         tiny.predict(np.zeros((*size, 3), np.uint8))
 
 
+def test_a_picture_that_needs_too_much_memory_is_a_clear_error_after_its_batch_was_halved(weights, monkeypatch):
+    served, sizes = MiDaSDepthEstimator("Tiny", device="cpu", weights=weights), []
+
+    def engine(batch):
+        sizes.append(len(batch))
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
+
+    monkeypatch.setattr(served, "_engine", engine)
+    with pytest.raises(ImageError, match="not enough memory for this picture"):
+        served.predict_batch([PHOTO] * 4)
+    assert sizes == [4, 2]
+    with pytest.raises(ImageError, match="not enough memory for this picture"):
+        served.predict(PHOTO)
+
+
 def test_bad_picture_is_refused_and_the_next_one_works(tiny, tmp_path):
     (tmp_path / "a.png").write_text("text")
     with pytest.raises(ImageError):
