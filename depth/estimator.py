@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
-    from cache.remote import ProgressCallback
     from cache.manager import ModelManager
+    from cache.remote import ProgressCallback
 
     Picture = str | Path | Image.Image | np.ndarray
 
