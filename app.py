@@ -487,6 +487,7 @@ def depth_batch(files: list[dict] | None, model: str, formats: list[str], colorm
         formats: What the zip holds for each photo: png16 (16-bit), npy and pfm (float), png (coloured).
         colormap: The colours of png.
     """
+    yield begun()
     with in_words(), results_folder() as folder:
         options, names, target = Options(tuple(formats or ()), colormap), given(files), folder / "depth.zip"
         rows, failed = [], 0
@@ -517,6 +518,7 @@ def depth_video(video: dict | None, model: str, colormap: str, smoothing: float,
     """
     from depth.video import convert
 
+    yield begun()
     with in_words(), results_folder() as folder:
         path, stem = uploaded(video, "video"), results.stem_of(video.get("orig_name") or "video")
         target, archive = folder / f"{stem}_depth.mp4", folder / f"{stem}_frames.zip" if frames else None
@@ -594,6 +596,11 @@ def results_folder() -> Iterator[Path]:
         raise
 
 
+def begun() -> tuple:
+    """The first word of a long run, before it makes anything: Gradio closes only generators that have given one."""
+    return gr.skip(), gr.skip(), "Started"
+
+
 def pace() -> Callable[[], bool]:
     """True at most every `TOLD_SECONDS`: who looks on needs no more."""
     last = time.monotonic()
@@ -625,7 +632,7 @@ def batch_fold(model: gr.Dropdown) -> None:
             line = gr.Markdown("The model chosen above does the work.", elem_id="batch-line")
             table = gr.Dataframe(headers=BATCH_HEADERS, datatype=["str", "str", "number"], interactive=False,
                                  show_label=False, buttons=[], max_height=300, wrap=True, elem_id="batch-table",
-                                 column_widths=["30%", "52%", "18%"])
+                                 column_widths=["28%", "48%", "24%"])
             archive = gr.File(label="Depth files", interactive=False, visible=False, elem_id="batch-zip")
     folder.upload(with_folder, [files, folder], files, preprocess=False, api_visibility="private")
     long_run(run, stop, depth_batch, check_batch, [files, model, formats, colormap], [archive, table, line],

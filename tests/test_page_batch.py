@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import zipfile
 from pathlib import Path
 
@@ -10,11 +11,12 @@ import httpx
 import numpy as np
 import pytest
 from gradio_client import Client, handle_file
-from gradio_client.exceptions import AppError, ValidationError
+from gradio_client.utils import Status
 from PIL import Image
 
 from tests.app_server import ROOT, until
 from tests.brightness import picture
+from tests.long_runs import cancelled, progress, refused
 from tests.test_batch import bomb, zipped
 
 pytest_plugins = ["tests.serving"]
@@ -116,14 +118,6 @@ def test_tricky_names_stay_harmless_and_unique(server, photos, name):
 
 # --- what is refused, in one sentence, before it waits, with nothing left behind
 
-def refused(server, call) -> str:
-    before = server.made()
-    with pytest.raises((ValidationError, AppError)) as caught:
-        call()
-    assert server.made() == before and "Traceback" not in server.log()
-    return str(caught.value)
-
-
 def test_zip_bomb_is_refused(server, client, tmp_path):
     assert "would unpack to too much" in refused(server, lambda: ask(client, [bomb(tmp_path / "bomb.zip")]))
 
@@ -171,11 +165,17 @@ def start(client, many):
 
 
 def test_cancel_stops_the_work_and_leaves_nothing(server, client, many):
+    cancelled(server, lambda: start(client, many))
+
+
+@pytest.mark.parametrize("wait", [0, 0.02, 0.05, 0.1, 0.2, 0.4])
+def test_cancel_at_any_moment_leaves_nothing(server, client, many, wait):
     before = server.made()
-    job = start(client, many)
-    assert server.made() != before and not job.done()
+    job = client.submit([handle_file(many)], "Tiny", ["png16"], "inferno", api_name="/batch")
+    until(lambda: job.status().code in {Status.IN_QUEUE, Status.PROCESSING, Status.ITERATING})
+    time.sleep(wait)
     job.cancel()
-    until(lambda: server.made() == before)
+    until(lambda: job.done() and server.made() == before)
 
 
 def test_visitor_who_goes_away_leaves_nothing(server, open_page, many):
@@ -192,6 +192,7 @@ def test_single_photo_does_not_wait_for_batches(server, client, many, photos, tm
     others = [Client(server.url, verbose=False, download_files=tmp_path) for _ in range(3)]
     jobs = [start(other, many) for other in others[:2]]
     jobs.append(others[2].submit([handle_file(many)], "Tiny", ["png16"], "inferno", api_name="/batch"))
+    until(lambda: jobs[2].status().code is Status.IN_QUEUE)
     assert client.predict(handle_file(photos[0]), "Tiny", "inferno", api_name="/predict")
     assert not any(job.done() for job in jobs)
     for job in jobs:
@@ -201,8 +202,7 @@ def test_single_photo_does_not_wait_for_batches(server, client, many, photos, tm
 
 def test_progress_counts_the_photos(client, many):
     job = start(client, many)
-    until(lambda: job.status().progress_data)
-    step = job.status().progress_data[0]
+    step = progress(job)
     assert step.length == 400 and 0 < step.index < 400
     job.cancel()
 

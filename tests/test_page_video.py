@@ -10,10 +10,10 @@ import httpx
 import numpy as np
 import pytest
 from gradio_client import Client, handle_file
-from gradio_client.exceptions import AppError, ValidationError
 
 from tests.app_server import ROOT, until
 from tests.brightness import picture
+from tests.long_runs import cancelled, progress, refused
 from tests.test_video import clip, hour_long, no_clip, read, truncated, without_frames
 
 pytest_plugins = ["tests.serving"]
@@ -56,14 +56,6 @@ def test_side_by_side_in_other_colours_with_frames(client, short):
 
 
 # --- what is refused, in one sentence, before it waits, with nothing left behind
-
-def refused(server, call) -> str:
-    before = server.made()
-    with pytest.raises((ValidationError, AppError)) as caught:
-        call()
-    assert server.made() == before and "Traceback" not in server.log()
-    return str(caught.value)
-
 
 @pytest.mark.parametrize(("make", "name", "sentence"), [
     (without_frames, "in.avi", "The video holds no picture that can be shown"),
@@ -110,17 +102,12 @@ def start(client, path):
 
 
 def test_cancel_stops_the_work_and_leaves_nothing(server, client, long):
-    before = server.made()
-    job = start(client, long)
-    assert server.made() != before and not job.done()
-    job.cancel()
-    until(lambda: server.made() == before)
+    cancelled(server, lambda: start(client, long))
 
 
 def test_progress_counts_the_frames(client, long):
     job = start(client, long)
-    until(lambda: job.status().progress_data)
-    step = job.status().progress_data[0]
+    step = progress(job)
     assert step.length == 400 and 0 < step.index < 400
     job.cancel()
 
