@@ -1,7 +1,7 @@
 """Eight-bit networks: made where they pay, refused in a sentence where not, and near float32 on photographs.
 
-Bars: the mean difference may be 3 % of the depth's range (what `quantizing.LOSS` promises; 0.6 to 2.0 % measured
-on these photographs) and the correlation 0.99 (0.995 to 1.000 measured).
+Bars: the mean difference may be 3 % of the depth's range (what `quantizing.LOSS` promises; 0.6 to 2.1 % measured
+on these photographs) and the correlation 0.99.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ def test_neighbouring_pixels_of_made_up_photographs_are_alike():
     assert np.corrcoef(picture[:, 1:].ravel(), picture[:, :-1].ravel())[0, 1] > 0.8
 
 
-def test_loss_is_the_worst_pictures_mean_difference_over_its_range():
-    pictures = [np.full((1, 3, 32, 32), value, np.float32) for value in (0.0, 1.0)]
+def test_loss_is_the_mean_difference_over_the_depths_range():
+    pictures = [np.full((1, 3, 32, 32), value, np.float32) for value in (0.5, 1.5)]
 
     def exact(batch):
         return np.linspace(0, 10, 32 * 32, dtype=np.float32).reshape(1, 32, 32)
