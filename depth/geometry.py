@@ -20,7 +20,7 @@ from cache.errors import UsageError
 from depth.render import checked
 
 FOV = 55.0  # degrees across the longer side: a phone's or a camera's usual lens
-FAR = 10.0  # a guessed scene is this many times as deep as its nearest point is far away
+FAR = 3.0  # a guessed scene's farthest point: so many times as far as its nearest; deeper ones look like funnels
 FARTHEST = 1000.0  # times the nearest distance; "infinitely far" becomes this, in whatever unit
 ALIKE = 0.005  # of the map's range: two values that differ by less decide nothing but noise
 Point = tuple[int, int, float]  # row, column, distance

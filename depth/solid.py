@@ -19,13 +19,14 @@ from numpy.typing import ArrayLike
 from PIL import Image
 
 from cache.errors import UsageError
-from depth.geometry import FAR, FOV, Calibration, distances, guessed, positions
+from depth.geometry import FOV, Calibration, distances, guessed, positions
 from depth.render import matching, save_atomically
 
 MAX_POINTS = 1_000_000
 MAX_VERTICES = 250_000  # more makes browsers slow and shows no more than the network saw
 MAX_TEXTURE = 4096  # pixels on the longer side; what every graphics card takes
 EDGES = 0.04  # a jump of this part of the map's range between neighbours is an edge
+BACKDROP = 10.0  # what is farther than so many times the nearest distance stands there
 _FLOAT, _UINT32 = 5126, 5125  # glTF component types
 _VERTICES, _INDICES = 34962, 34963  # glTF buffer targets
 _PLY_VERTEX = [(axis, "<f4") for axis in "xyz"] + [(colour, "u1") for colour in ("red", "green", "blue")]
@@ -84,10 +85,10 @@ def _grid(rgb: np.ndarray, values: ArrayLike, most: int) -> tuple[np.ndarray, np
 
 
 def _space(depth: np.ndarray, calibration: Calibration | None, fov: float) -> np.ndarray:
-    """Positions; what is farther than `FAR` times the nearest point stands there, as a backdrop."""
+    """Positions; what is farther than `BACKDROP` times the nearest point stands there, as a backdrop."""
     calibration = calibration or guessed(depth)
     nearest = float(distances(depth, calibration).min())
-    return positions(distances(depth, calibration, FAR * nearest), fov)
+    return positions(distances(depth, calibration, BACKDROP * nearest), fov)
 
 
 def _triangles(depth: np.ndarray, edges: float | None, spread: float) -> np.ndarray:

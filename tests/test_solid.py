@@ -10,7 +10,7 @@ from PIL import Image
 
 from cache.errors import UsageError
 from depth.geometry import FAR, Calibration
-from depth.solid import save_glb, save_ply
+from depth.solid import BACKDROP, save_glb, save_ply
 
 RGB = np.random.default_rng(0).integers(0, 256, (12, 16, 3)) / 255
 RAMP = np.tile(np.linspace(0, 1, 16), (12, 1))
@@ -69,7 +69,7 @@ def test_points_lie_before_the_camera_at_their_distance(tmp_path):
 def test_calibrated_points_are_in_its_unit_and_have_a_backdrop(tmp_path):
     z = -read_ply(save_ply(tmp_path / "a.ply", RGB, RAMP, calibration=Calibration(0.5, 0)))["z"].reshape(12, 16)
     np.testing.assert_allclose(z[0, 8:], 2 / RAMP[0, 8:], rtol=1e-5)
-    np.testing.assert_allclose(z.max(), 2 * FAR, rtol=1e-5)
+    np.testing.assert_allclose(z.max(), 2 * BACKDROP, rtol=1e-5)
 
 
 def test_points_beside_an_edge_are_left_out_on_request(tmp_path):
