@@ -366,7 +366,8 @@ def space_fold(result: gr.State, measured: gr.State) -> None:
             fov = gr.Slider(20, 120, FOV, step=1, label="Field of view, degrees", elem_id="fov")
             edges = gr.Slider(1, 100, 100 * EDGES, step=1, label="Cut open at jumps above, % of the range",
                               elem_id="edges")
-        viewer = gr.Model3D(label="Mesh", interactive=False, height=420, camera_position=(90, 80, None), elem_id="viewer")
+        viewer = gr.Model3D(label="Mesh", interactive=False, height=420, elem_id="viewer",
+                            camera_position=(90, 80, None))  # from the photo's own side, a little from above
         with gr.Row():
             glb = gr.DownloadButton("Mesh .glb", size="sm", min_width=90, elem_id="glb")
             ply = gr.DownloadButton("Points .ply", size="sm", min_width=90, elem_id="ply")
