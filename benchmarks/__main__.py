@@ -49,7 +49,7 @@ def loads(run: Run, name: str) -> dict[str, list[str]]:
 def load(run: Run) -> list[Table]:
     """From a copy on disk, page cache warm, to a network whose every page has been touched."""
     return [interleaved(LOAD.format(name), {way: worker(*rest) for way, rest in loads(run, name).items()},
-                        run.rounds(5 if name == LARGE else 7)) for name in run.models]
+                        run.rounds(5)) for name in run.models]
 
 
 def cold(run: Run) -> list[Table]:
@@ -77,7 +77,7 @@ def start(run: Run) -> list[Table]:
             if name == LARGE:
                 ways[TRANSFORMERS] = worker("start_transformers", run.folder, name, first)
             ways[OWN] = worker("start_own", run.folder, name, first)
-            found.append(interleaved(title.format(name), ways, run.rounds(3 if name == LARGE else 5), whole=True))
+            found.append(interleaved(title.format(name), ways, run.rounds(3), whole=True))
     return found
 
 
@@ -85,7 +85,7 @@ def page(run: Run) -> list[Table]:
     """From the command to the page's first answer."""
     commands = {"a straightforward app": ("-m", "benchmarks.plain_app", str(run.folder), SMALL), OWN: ("app.py",)}
     samples: dict[str, list[float]] = {name: [] for name in commands}
-    for lap in range(run.rounds(5)):
+    for lap in range(run.rounds(3)):
         for name in measure.in_turn(commands, lap):
             with serving.serving(run.folder, commands[name]) as app:
                 samples[name].append(app.seconds)
@@ -95,7 +95,7 @@ def page(run: Run) -> list[Table]:
 
 
 def imports(run: Run) -> list[Table]:
-    return [entries.measure(run.rounds(5))]
+    return [entries.measure(run.rounds(3))]
 
 
 def passes(run: Run) -> list[Table]:
@@ -119,7 +119,7 @@ def grow(run: Run) -> list[Table]:
 
 
 def crowd(run: Run) -> list[Table]:
-    return throughput.measure(run.folder, 64 if run.quick else 300, 500 if run.quick else 10_000)
+    return throughput.measure(run.folder, 64 if run.quick else 200, 500 if run.quick else 10_000)
 
 
 PARTS: dict[str, Callable[[Run], list[Table]]] = {

@@ -7,12 +7,10 @@ from pathlib import Path
 
 import gradio as gr
 import numpy as np
-import timm  # noqa: F401
 import torch
-import torchvision  # noqa: F401
 
 from benchmarks.worker import load_hub_ready
-from depth import images
+from depth import images, networks  # noqa: F401  (timm and torchvision)
 from depth.models import find
 
 NETWORK, MODEL = load_hub_ready(Path(sys.argv[1]), sys.argv[2]), find(sys.argv[2])

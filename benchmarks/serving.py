@@ -68,7 +68,7 @@ def serving(home: Path, command: tuple[str, ...] = ("app.py",), **environ: str) 
         process = subprocess.Popen([sys.executable, *command], cwd=ROOT, stdout=log, stderr=subprocess.STDOUT,
                                    env=os.environ | settings | environ)
         try:
-            _wait_for_page(port, process)
+            _wait_for_page(port, process, home / "app.log")
             yield App(port, process, time.perf_counter() - start)
         finally:
             process.kill()
@@ -81,7 +81,7 @@ def _free_port() -> int:
         return probe.getsockname()[1]
 
 
-def _wait_for_page(port: int, process: subprocess.Popen) -> None:
+def _wait_for_page(port: int, process: subprocess.Popen, log: Path) -> None:
     end = time.monotonic() + PATIENCE
     while time.monotonic() < end and process.poll() is None:
         with suppress(OSError):
@@ -90,7 +90,8 @@ def _wait_for_page(port: int, process: subprocess.Popen) -> None:
             if connection.getresponse().status == 200:
                 return
         time.sleep(0.01)
-    raise RuntimeError("the app did not start")
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["no reason given"]
+    raise RuntimeError(f"the app did not start: {lines[-1][:160]}")
 
 
 def ask_rest(connection: http.client.HTTPConnection, picture: bytes) -> None:

@@ -91,7 +91,7 @@ def _memory(app: App, picture: bytes, many: int) -> Table:
         rows.append(Row(f"{part * many // 10} requests", tuple(crowd.waits), {
             "per_second": crowd.requests / seconds, "errors": len(crowd.errors), "private": now,
             "grown": None if now is None or first is None else now - first}))
-    return Table(f"Memory over {many} requests", tuple(rows), "REST, 8 clients, 96×96 JPEGs; one server all the time.")
+    return Table("Memory over many requests", tuple(rows), "REST, 8 clients, 96×96 JPEGs; one server all the time.")
 
 
 def jpeg(height: int, width: int) -> bytes:

@@ -46,13 +46,14 @@ def status(store: Store, checkpoints: Sequence[Checkpoint], formats: tuple[str, 
 
 def info(store: Store, checkpoints: Sequence[Checkpoint], formats: tuple[str, ...], quota: int | None,
          detailed: bool) -> Info:
-    entries = [entry for entry in models(store, checkpoints, formats) if entry.state != "absent"]
+    known_models = models(store, checkpoints, formats)
+    entries = [entry for entry in known_models if entry.state != "absent"]
     files = [file for entry in entries for file in entry.files]
     totals = tuple(FormatTotal(format, len(of), sum(file.size for file in of), sum(file.unique for file in of))
                    for format in FORMATS if (of := [file for file in files if file.format == format]))
     size, unique = sum(file.size for file in files), sum(file.unique for file in files)
     entries = tuple(entry if detailed else replace(entry, files=()) for entry in entries)
-    state = health(store, checkpoints, formats, quota).state
+    state = health(store, checkpoints, formats, quota, known_models).state
     return Info(store.directory, places.hub_directory(), sum(entry.cached for entry in entries), len(files), size,
                 unique, size - unique, free(store), quota, state, totals, entries, artefacts(store, checkpoints))
 
@@ -131,8 +132,10 @@ def _located(folder: Folder, checkpoint: Checkpoint) -> tuple[RemoteFile, Path] 
 
 # -- health ----------------------------------------------------------------------------------------
 
-def health(store: Store, checkpoints: Sequence[Checkpoint], formats: tuple[str, ...], quota: int | None) -> Health:
-    entries = models(store, checkpoints, formats)
+def health(store: Store, checkpoints: Sequence[Checkpoint], formats: tuple[str, ...], quota: int | None,
+           entries: tuple[ModelEntry, ...] | None = None) -> Health:
+    """`entries`: of all models, if they are at hand."""
+    entries = models(store, checkpoints, formats) if entries is None else entries
     problems = [problem for item in entries for problem in _problems(store.folder(item.name), item)]
     problems += [Problem("quarantined", "warning", path, size=size_of(path), detail=_reason(path))
                  for path in store.quarantined() if path.suffix != ".reason"]
