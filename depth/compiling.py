@@ -139,9 +139,9 @@ def _int8(build: Callable[[], nn.Module], model: Model, sizes: Sizes, place: Pat
         _optimize(quantized, place)
         engine, exact = Int8(place / compiled.GRAPH, sizes), Onnx(exported, sizes, optimized=False)
         others = [native] * quantizing.TRIALS + list(_trials(model, sizes))
-        lost = quantizing.loss(engine, exact, quantizing.pictures(model, others, seed=1))
-        quantizing.judge(lost, quantizing.share_of_time(engine, exact, _picture(*native)))
-    return {"difference": lost}
+        lost, together = quantizing.loss(engine, exact, quantizing.pictures(model, others, seed=1))
+        quantizing.judge(lost, together, quantizing.share_of_time(engine, exact, _picture(*native)))
+    return {"difference": lost, "correlation": together}
 
 
 def _export(network: nn.Module, model: Model, sizes: Sizes, place: Path) -> Path:

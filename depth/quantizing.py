@@ -7,7 +7,8 @@ well as photographs when it was measured (docs/SPEED.md). The first convolution,
 stays in float32: it is cheap, and eight bits there cost the most. Weights have a scale per output channel.
 
 Whether it pays is decided by measuring, on the machine that will use it: a network that gains less than a tenth
-of the time, or whose depth moves by more than `LOSS` of its range on average, is refused.
+of the time, whose depth moves by more than `LOSS` of its range, or whose depth goes less together with the exact
+one than `TOGETHER`, is refused.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from depth.models import Model
 
 CALIBRATION, TRIALS = 16, 4  # made-up pictures that the ranges are taken from, and others that it is judged by
-LOSS = 0.03  # mean difference to float32, as a share of the depth's range
+LOSS, TOGETHER = 0.03, 0.98  # mean difference to float32 as a share of the depth's range; correlation
 GAIN = 0.9  # at most this share of float32's processor time
 PASSES, SECONDS = (3, 20), 4.0  # of each to compare the times: at least, at most, and enough of it between
 _PRODUCTS = ("MatMul", "Gemm")
@@ -117,16 +118,21 @@ def _with_things(rgb: np.ndarray, random: np.random.Generator) -> np.ndarray:
     return rgb
 
 
-def loss(engine: Engine, exact: Engine, pictures: Iterable[np.ndarray]) -> float:
-    """The mean difference as a share of the exact depth's range, over all pictures. Raises ValueError."""
-    shares = []
+def loss(engine: Engine, exact: Engine, pictures: Iterable[np.ndarray]) -> tuple[float, float]:
+    """Mean difference as a share of the exact depth's range, and correlation: means over the pictures.
+
+    Raises ValueError for an answer of another size.
+    """
+    shares, together = [], []
     for picture in pictures:
         wanted, got = exact(picture), engine(picture)
         if got.shape != wanted.shape:
             raise ValueError(f"the network in eight bits gives {got.shape} for {wanted.shape}")
         span = max(float(np.ptp(wanted)), 1e-3 * float(np.abs(wanted).max()), 1e-12)
         shares.append(float(np.abs(got - wanted).mean()) / span)
-    return float(np.mean(shares))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            together.append(float(np.corrcoef(got.ravel(), wanted.ravel())[0, 1]))
+    return float(np.mean(shares)), float(np.mean(together))
 
 
 def share_of_time(engine: Engine, exact: Engine, picture: np.ndarray) -> float:
@@ -140,8 +146,11 @@ def share_of_time(engine: Engine, exact: Engine, picture: np.ndarray) -> float:
     return min(taken[engine]) / max(min(taken[exact]), 1e-9)
 
 
-def judge(lost: float, share: float) -> None:
+def judge(lost: float, together: float, share: float) -> None:
     """Raises ValueError, which says why, unless the eight bits are worth it."""
+    if not together >= TOGETHER:  # also for NaN
+        raise ValueError(f"in eight bits its depth correlates with the exact one by {together:.3f}, at least "
+                         f"{TOGETHER} are wanted")
     if not lost <= LOSS:
         raise ValueError(f"eight bits move its depth by {lost:.0%} of the range on average, at most {LOSS:.0%} are "
                          "accepted")

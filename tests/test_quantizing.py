@@ -55,7 +55,7 @@ def test_loss_is_the_mean_difference_over_the_depths_range():
     def exact(batch):
         return np.linspace(0, 10, 32 * 32, dtype=np.float32).reshape(1, 32, 32)
 
-    assert quantizing.loss(lambda batch: exact(batch) + batch[:, 0], exact, pictures) == pytest.approx(0.1)
+    assert quantizing.loss(lambda batch: exact(batch) + batch[:, 0], exact, pictures) == pytest.approx((0.1, 1.0))
 
 
 def test_a_wrong_size_is_noticed():
@@ -63,15 +63,19 @@ def test_a_wrong_size_is_noticed():
         quantizing.loss(lambda batch: batch[:, 0, :16], lambda batch: batch[:, 0], [np.zeros((1, 3, 32, 32))])
 
 
-@pytest.mark.parametrize(("lost", "share", "word"), [
-    (0.09, 0.5, "9% of the range"), (float("nan"), 0.5, "of the range"), (0.01, 0.97, "97% of float32's time")])
-def test_what_does_not_pay_is_refused(lost, share, word):
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(("lost", "together", "share", "word"), [
+    (0.09, 0.99, 0.5, "9% of the range"), (NAN, 0.99, 0.5, "of the range"), (0.01, 0.8, 0.5, "by 0.800"),
+    (0.01, NAN, 0.5, "by nan"), (0.01, 0.99, 0.97, "97% of float32's time")])
+def test_what_does_not_pay_is_refused(lost, together, share, word):
     with pytest.raises(ValueError, match=word):
-        quantizing.judge(lost, share)
+        quantizing.judge(lost, together, share)
 
 
 def test_what_pays_is_accepted():
-    quantizing.judge(0.01, 0.5)
+    quantizing.judge(0.01, 0.99, 0.5)
 
 
 # ---- who gets one ----------------------------------------------------------------------------------------------------
