@@ -49,7 +49,7 @@ def loads(run: Run, name: str) -> dict[str, list[str]]:
 def load(run: Run) -> list[Table]:
     """From a copy on disk, page cache warm, to a network whose every page has been touched."""
     return [interleaved(LOAD.format(name), {way: worker(*rest) for way, rest in loads(run, name).items()},
-                        run.rounds(5)) for name in run.models]
+                        run.rounds(5), warm=True) for name in run.models]
 
 
 def cold(run: Run) -> list[Table]:
@@ -77,7 +77,7 @@ def start(run: Run) -> list[Table]:
             if name == LARGE:
                 ways[TRANSFORMERS] = worker("start_transformers", run.folder, name, first)
             ways[OWN] = worker("start_own", run.folder, name, first)
-            found.append(interleaved(title.format(name), ways, run.rounds(3), whole=True))
+            found.append(interleaved(title.format(name), ways, run.rounds(3), whole=True, warm=first == "ready"))
     return found
 
 

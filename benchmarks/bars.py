@@ -86,7 +86,9 @@ def _load() -> Iterator[Bar]:
         yield Bar(f"DPT_Large's {kind} to a network, against torch.hub's way", large, ratio(HUB, kind), hub)
         if peer:
             yield Bar(f"DPT_Large's {kind} to a network, against transformers", large, ratio(TRANSFORMERS, kind), peer)
-    yield Bar("private memory after loading DPT_Large's .pt", large, fact(".pt", "private", 1e-6), 150, "MB")
+    yield Bar("private memory after loading DPT_Large's .pt, torch and timm included", large,
+              fact(".pt", "private", 1e-6), 150, "MB")
+    yield Bar("private memory that loading DPT_Large's .pt adds", large, fact(".pt", "grown", 1e-6), 150, "MB")
     yield Bar("a compiled DPT_Large ready after torch is imported", large, seconds("compiled"), 0.1, "s")
     yield Bar("private memory of a compiled DPT_Large", large, fact("compiled", "private", 1e-6), 200, "MB")
     yield Bar("a compiled DPT_Large on disk beside its weights", large, fact("compiled", "disk", 1e-6), 10, "MB")

@@ -49,9 +49,11 @@ def _ways(folder: Path) -> dict[str, inference.Run]:
 
 def _transformers(folder: Path) -> inference.Run:
     import torch
-    from transformers import DPTForDepthEstimation
 
-    network = DPTForDepthEstimation.from_pretrained(folder / "transformers-dpt-large").eval().cuda()
+    from benchmarks.worker import dpt_of_transformers
+    from depth import networks  # noqa: F401  (before it, so that torchvision is there for both)
+
+    network = dpt_of_transformers().from_pretrained(folder / "transformers-dpt-large").eval().cuda()
 
     def run(batch: np.ndarray) -> np.ndarray:
         with torch.inference_mode():

@@ -169,9 +169,11 @@ def _plain(folder: Path, name: str) -> Run:
 
 def _transformers(folder: Path) -> Run:
     import torch
-    from transformers import DPTForDepthEstimation
 
-    network = DPTForDepthEstimation.from_pretrained(folder / "transformers-dpt-large").eval()
+    from benchmarks.worker import dpt_of_transformers
+    from depth import networks  # noqa: F401  (before it, so that torchvision is there for both)
+
+    network = dpt_of_transformers().from_pretrained(folder / "transformers-dpt-large").eval()
 
     def run(batch: np.ndarray) -> np.ndarray:
         with torch.inference_mode():

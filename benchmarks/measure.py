@@ -55,15 +55,17 @@ def worker(*arguments: object) -> list[str]:
     return ["-m", "benchmarks.worker", *map(str, arguments)]
 
 
-def interleaved(title: str, runs: dict[str, list[str]], rounds: int, *, whole: bool = False, note: str = "") -> Table:
+def interleaved(title: str, runs: dict[str, list[str]], rounds: int, *, whole: bool = False, warm: bool = False,
+                note: str = "") -> Table:
     """Each of `python ARGUMENTS` once per round, in turn. `whole` takes the process's wall time from outside.
 
+    `warm`: a round before the first, uncounted, so that every file is in the page cache.
     What cannot run (a peer that is not installed) is left out and said in the note.
     """
     samples: dict[str, list[float]] = {name: [] for name in runs}
     facts: dict[str, dict] = {}
     absent: dict[str, str] = {}
-    for lap in range(rounds):
+    for lap in range(-1 if warm else 0, rounds):
         for name in in_turn(runs, lap):
             if name in absent:
                 continue
@@ -73,9 +75,10 @@ def interleaved(title: str, runs: dict[str, list[str]], rounds: int, *, whole: b
                 absent[name] = str(error)[:300]
                 say(f"{title}: {name} cannot run: {absent[name]}")
                 continue
-            samples[name].append(wall if whole else float(answer["seconds"]))
+            seconds = wall if whole else float(answer["seconds"])
+            say(f"{title}: {name} {seconds:.3f} s{', to warm up' if lap < 0 else ''}")
+            samples[name] += [seconds] if lap >= 0 else []
             facts[name] = answer | ({"cpu": cpu} if whole else {})
-            say(f"{title}: {name} {samples[name][-1]:.3f} s")
     rows = tuple(Row(name, tuple(values), facts[name]) for name, values in samples.items() if values)
     return Table(title, rows, " ".join(filter(None, [note, *unmeasured(absent)])))
 

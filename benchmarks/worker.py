@@ -27,13 +27,15 @@ def touch(tensors) -> float:
 
 
 def _timed(work: Callable[[], object]) -> dict[str, object]:
-    start = clock()
+    before, start = private_bytes(), clock()
     network = work()
     ready = clock() - start
     touch(network.state_dict().values())
     seconds = clock() - start
     KEPT.append(network)
-    return {"seconds": seconds, "ready": ready, "private": private_bytes()}
+    after = private_bytes()
+    return {"seconds": seconds, "ready": ready, "private": after,
+            "grown": None if before is None or after is None else after - before}
 
 
 def load_own(folder: Path, name: str, format: str) -> dict[str, object]:
@@ -74,9 +76,9 @@ def load_hub(folder: Path, name: str) -> dict[str, object]:
 
 
 def load_transformers(folder: Path, name: str) -> dict[str, object]:
-    from transformers import DPTForDepthEstimation
+    network = dpt_of_transformers()
 
-    return _timed(lambda: DPTForDepthEstimation.from_pretrained(folder / "transformers-dpt-large").eval())
+    return _timed(lambda: network.from_pretrained(folder / "transformers-dpt-large").eval())
 
 
 def load_compiled(folder: Path, name: str) -> dict[str, object]:
@@ -107,7 +109,7 @@ def start_own(folder: Path, name: str, first: str) -> dict[str, object]:
 
     estimator = MiDaSDepthEstimator(name, manager=manager(folder / "cache"))
     if first == "depth":
-        estimator.predict(folder / "picture.jpg")
+        estimator.predict(folder / "square.jpg")
     return {"seconds": clock() - BORN, "private": private_bytes(), "torch": "torch" in sys.modules,
             "engine": getattr(estimator, "engine", "eager")}
 
@@ -137,16 +139,22 @@ def _eager_depth(network, folder: Path, name: str) -> None:
     from depth import images
     from depth.models import find
 
-    rgb = images.open_rgb(folder / "picture.jpg")
+    rgb = images.open_rgb(folder / "square.jpg")
     with torch.inference_mode():
         output = network(torch.as_tensor(images.prepare(rgb, find(name))))
     torch.nn.functional.interpolate(output[None], rgb.shape[:2], mode="bicubic", align_corners=False)
 
 
-def start_transformers(folder: Path, name: str, first: str) -> dict[str, object]:
+def dpt_of_transformers():
+    """The class. torchvision is kept from it: it needs none, and one built for another torch cannot be imported."""
+    sys.modules.setdefault("torchvision", None)
     from transformers import DPTForDepthEstimation
 
-    network = DPTForDepthEstimation.from_pretrained(folder / "transformers-dpt-large").eval()
+    return DPTForDepthEstimation
+
+
+def start_transformers(folder: Path, name: str, first: str) -> dict[str, object]:
+    network = dpt_of_transformers().from_pretrained(folder / "transformers-dpt-large").eval()
     if first == "depth":
         _eager_depth(lambda batch: network(batch).predicted_depth, folder, name)
     return {"seconds": clock() - BORN, "private": private_bytes()}
