@@ -638,7 +638,7 @@ def batch_fold(model: gr.Dropdown) -> None:
     folder.upload(with_folder, [files, folder], files, preprocess=False, api_visibility="private")
     long_run(run, stop, depth_batch, check_batch, [files, model, formats, colormap], [archive, table, line],
              api_name="batch", show_progress_on=table,
-             ).success(lambda: gr.File(visible=True), None, archive, api_visibility="private", show_progress="hidden")
+             ).success(lambda: gr.File(visible=True), None, archive, **QUIET)
 
 
 def video_fold(model: gr.Dropdown) -> None:
@@ -662,8 +662,7 @@ def video_fold(model: gr.Dropdown) -> None:
             archive = gr.File(label="16-bit frames", interactive=False, visible=False, elem_id="clip-zip")
     long_run(run, stop, depth_video, check_video, [clip, model, colormap, smoothing, side_by_side, frames],
              [depth, archive, line], api_name="video", show_progress_on=depth,
-             ).success(lambda asked: gr.File(visible=asked), frames, archive, api_visibility="private",
-                       show_progress="hidden")
+             ).success(lambda asked: gr.File(visible=asked), frames, archive, **QUIET)
 
 
 def long_run(run: gr.Button, stop: gr.Button, work: Callable, check: Callable, inputs: list, outputs: list, **event):
@@ -671,9 +670,9 @@ def long_run(run: gr.Button, stop: gr.Button, work: Callable, check: Callable, i
     stopped, which leaves nothing of it behind."""
     going = run.click(work, inputs, outputs, preprocess=False, validator=check, concurrency_id="long",
                       concurrency_limit=LONG_RUNS, **event)
-    stop.click(None, cancels=going, queue=False, api_visibility="private", show_progress="hidden")
+    stop.click(None, cancels=going, queue=False, **QUIET)
     going.failure(lambda: "Not finished; nothing of it was kept.", None, outputs[-1], queue=False,  # stopped, too
-                  api_visibility="private", show_progress="hidden")
+                  **QUIET)
     return going
 
 
@@ -935,11 +934,10 @@ def cache_tab(page: gr.Blocks) -> tuple[gr.Timer, dict]:
 
     timer, answer = gr.Timer(1.5, active=False), gr.JSON(visible=False, label="answer")
     plan, shown = gr.State(), gr.State()
-    private = {"api_visibility": "private", "show_progress": "hidden"}
-    display = {"fn": refresh, "inputs": shown, "outputs": [about, table, work, events, shown], "queue": False} | private
+    display = {"fn": refresh, "inputs": shown, "outputs": [about, table, work, events, shown], "queue": False} | QUIET
     timer.tick(**display)
-    table.select(chosen_row, None, model, queue=False, **private)
-    page.load(permissions, None, [note, token, controls], queue=False, **private)
+    table.select(chosen_row, None, model, queue=False, **QUIET)
+    page.load(permissions, None, [note, token, controls], queue=False, **QUIET)
     for button, act, inputs in ((download, download_model, [model, token]), (verify, verify_model, [model, token]),
                                 (repair, repair_model, [model, token]), (stop, stop_jobs, [token]),
                                 (convert, convert_model, [model, format, token])):
@@ -948,12 +946,12 @@ def cache_tab(page: gr.Blocks) -> tuple[gr.Timer, dict]:
     bring.click(import_model, [upload, target, token], answer, api_name="import_model", show_progress_on=upload,
                 ).then(**display)
     export.click(export_model, [model, format, precision, token], exported, api_name="export_model", preprocess=False,
-                 ).success(lambda: gr.File(visible=True), None, exported, **private)
+                 ).success(lambda: gr.File(visible=True), None, exported, **QUIET)
     for button, act, inputs in ((clear, ask_clear, [model, token]), (clear_all, ask_clear_all, [token]),
                                 (optimize, ask_optimize, [token])):
-        button.click(act, inputs, [question, planned, yes, plan], **private)
-    yes.click(confirm, [plan, token], question, **private).then(**display)
-    no.click(lambda: gr.Column(visible=False), None, question, queue=False, **private)
+        button.click(act, inputs, [question, planned, yes, plan], **QUIET)
+    yes.click(confirm, [plan, token], question, **QUIET).then(**display)
+    no.click(lambda: gr.Column(visible=False), None, question, queue=False, **QUIET)
     for act in (cache_status, clear_models, optimize_cache):
         gr.api(act, api_name=act.__name__)
     return timer, display
@@ -973,8 +971,7 @@ def build() -> gr.Blocks:
         gr.HTML(CAMERA_NOTE, padding=False)
         page.load(None, js=CAMERA_WATCH, api_visibility="private")
         # one listener for all tabs, one call at a time: separate ones can overtake each other
-        tabs.select(opened, None, [timer, model], queue=False, trigger_mode="always_last", show_progress="hidden",
-                    api_visibility="private").then(**display)
+        tabs.select(opened, None, [timer, model], queue=False, **NEWEST).then(**display)
     # api_open=False: direct calls would go past the queue and its limits
     return page.queue(api_open=False, max_size=WAITING, default_concurrency_limit=RUNNING)
 

@@ -94,3 +94,23 @@ def open_page(browser):
     yield open_one
     for context in contexts:
         context.close()
+
+
+def choose_example(page, number: int = 0) -> None:
+    page.locator("button.gallery-item").nth(number).click()
+    page.locator("#photo img").wait_for()
+
+
+def estimate(page) -> None:
+    """Press the button and wait for the result."""
+    page.locator("#run").click()
+    page.locator("#slider img").nth(1).wait_for()
+    page.locator("#line").get_by_text("infer").wait_for()
+
+
+@pytest.fixture
+def result(server, open_page):
+    page = open_page(server)
+    choose_example(page)
+    estimate(page)
+    return page

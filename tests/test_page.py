@@ -9,33 +9,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.serving import choose_example, estimate
+
 pytest_plugins = ["tests.serving"]
-
-
-def choose_example(page, number: int = 0) -> None:
-    page.locator("button.gallery-item").nth(number).click()
-    page.locator("#photo img").wait_for()
-
-
-def estimate(page) -> None:
-    """Press the button and wait for the result."""
-    page.locator("#run").click()
-    page.locator("#slider img").nth(1).wait_for()
-    page.locator("#line").get_by_text("infer").wait_for()
 
 
 def download(page, button: str) -> Path:
     with page.expect_download() as waiting:
         page.locator(button).click()
     return waiting.value.path(), waiting.value.suggested_filename
-
-
-@pytest.fixture
-def result(server, open_page):
-    page = open_page(server)
-    choose_example(page)
-    estimate(page)
-    return page
 
 
 def test_newcomer_sees_photo_model_and_button(server, open_page):

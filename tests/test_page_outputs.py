@@ -17,8 +17,8 @@ from PIL import Image
 from playwright.sync_api import TimeoutError, expect
 
 from tests.app_server import PATIENCE, serving
-from tests.serving import chromium
-from tests.test_page import choose_example, download, estimate
+from tests.serving import choose_example, chromium, estimate
+from tests.test_page import download
 
 pytest_plugins = ["tests.serving"]
 expect.set_options(timeout=PATIENCE * 1000)
@@ -29,14 +29,6 @@ def browser(play):
     """With a graphics card made of software, for the 3D viewer."""
     with chromium(play, "--use-angle=swiftshader", "--enable-unsafe-swiftshader") as running:
         yield running
-
-
-@pytest.fixture
-def result(server, open_page):
-    page = open_page(server)
-    choose_example(page)
-    estimate(page)
-    return page
 
 
 def unfold(page, name: str) -> None:
