@@ -46,13 +46,12 @@ def load_own(folder: Path, name: str, format: str) -> dict[str, object]:
 
     with no_collection():
         from depth.networks import checkpoints
-        from depth.tuning import WithoutValues
     store = manager(folder / "cache").store.folder(name)
     manifest = store.manifest()
     store.check(format, manifest.files[format])  # hashed before, remembered: not part of a warm start
 
     def work():
-        with no_collection(), WithoutValues():
+        with no_collection():
             return checkpoints.load(find(name), store.read(store.manifest(), format))
 
     return _timed(work)

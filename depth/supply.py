@@ -80,10 +80,8 @@ def use(model: Model, cache: ModelManager) -> None:
 def network(model: Model, tensors: dict[str, torch.Tensor], where: str | None = None) -> nn.Module:
     """The network with these tensors, ready to run. Raises WrongCheckpoint, which names `where`."""
     from depth.networks import checkpoints
-    from depth.tuning import WithoutValues
 
-    with WithoutValues():
-        return _translated(model, lambda: checkpoints.load(model, tensors), where)
+    return _translated(model, lambda: checkpoints.load(model, tensors), where)
 
 
 def _checkpoint(model: Model) -> Checkpoint:

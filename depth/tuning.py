@@ -17,23 +17,6 @@ from collections.abc import Callable
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
-
-
-class WithoutValues(TorchFunctionMode):
-    """While it is active, nobody fills tensors on the meta device: they have no values to be filled with.
-
-    torch works out every random initialisation there in Python, which takes longer than all the rest of
-    building a large network.
-    """
-
-    _fillers = frozenset(("normal_", "uniform_", "trunc_normal_", "erfinv_", "mul_", "add_", "div_", "clamp_", "fill_",
-                          "zero_", "copy_"))
-
-    def __torch_function__(self, function, types, args=(), kwargs=None):
-        if function.__name__ in self._fillers and args and args[0].is_meta:
-            return args[0]
-        return function(*args, **(kwargs or {}))
 
 
 class OneDnnLinear(nn.Module):

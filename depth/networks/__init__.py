@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from depth.networks import dpt, midas
 
@@ -28,12 +29,35 @@ FAMILIES = {
 }
 
 
+class OnMeta(TorchFunctionMode):
+    """While it is active, new tensors have shapes but no memory, and nobody fills them.
+
+    As `torch.device("meta")` does it, but there torch still works out every random initialisation, in Python,
+    which takes longer than all the rest of building a large network.
+    """
+
+    _makers = frozenset((torch.empty, torch.zeros, torch.ones, torch.full, torch.tensor, torch.arange, torch.linspace,
+                         torch.rand, torch.randn, torch.eye))
+    _fillers = frozenset(("kaiming_uniform_", "kaiming_normal_", "xavier_uniform_", "normal_", "uniform_", "erfinv_",
+                          "mul_", "add_", "div_", "clamp_", "fill_", "zero_", "copy_"))
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if function.__name__ in self._fillers:
+            filled = args[0] if args else kwargs["tensor"]
+            if filled.is_meta:
+                return filled
+        elif function in self._makers and kwargs.get("device") is None:
+            kwargs["device"] = "meta"
+        return function(*args, **kwargs)
+
+
 def build(model: Model) -> torch.nn.Module:
     """The model's network in eval mode on the meta device: shapes without memory, no weights yet.
 
     Takes normalised pictures N, 3, h, w (float) and gives relative inverse depth N, h, w (no unit, larger
     is nearer). Call `checkpoints.load` for one with weights.
     """
-    with torch.device("meta"):
+    with OnMeta():
         network = FAMILIES[model.family](size=model.size, **model.network)
     return network.eval()

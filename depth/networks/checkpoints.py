@@ -47,10 +47,11 @@ def load(model: Model, tensors: Tensors) -> nn.Module:
     Raises CheckpointError when the tensors are not this model's.
     """
     network = build(model)
-    network.load_state_dict(_adapt(model, network, tensors), strict=True, assign=True)
-    _recompute_buffers(network)
+    own = network.state_dict()
+    _fill(network, _adapted(model, own, tensors))
+    _recompute_buffers(network, own.keys())
     _refuse_meta(network)
-    return network.requires_grad_(False).eval()
+    return network
 
 
 def adapt(model: Model, tensors: Tensors) -> dict[str, torch.Tensor]:
@@ -58,7 +59,7 @@ def adapt(model: Model, tensors: Tensors) -> dict[str, torch.Tensor]:
 
     Raises CheckpointError for a missing or unknown key, a wrong shape or a wrong kind of number.
     """
-    return _adapt(model, build(model), tensors)
+    return _adapted(model, build(model).state_dict(), tensors)
 
 
 def to_official(model: Model, tensors: Tensors) -> dict[str, torch.Tensor]:
@@ -66,18 +67,17 @@ def to_official(model: Model, tensors: Tensors) -> dict[str, torch.Tensor]:
 
     What an official file holds beyond the network's needs stays in it. Raises CheckpointError as `adapt`.
     """
-    network = build(model)
-    official = _official(model, _needs(model, network), tensors)
-    _adapted(model, network, official)
+    own = build(model).state_dict()
+    official = _official(model, [keys.official_key(model.family, key) for key in own], tensors)
+    _adapted(model, own, official)
     return official
 
 
-def _adapt(model: Model, network: nn.Module, tensors: Tensors) -> dict[str, torch.Tensor]:
-    return _adapted(model, network, _official(model, _needs(model, network), tensors))
-
-
-def _needs(model: Model, network: nn.Module) -> list[str]:
-    return [keys.official_key(model.family, key) for key in network.state_dict()]
+def _adapted(model: Model, own: Tensors, tensors: Tensors) -> dict[str, torch.Tensor]:
+    """The tensors under the keys of the network's `own`, each checked against its own."""
+    names = {key: keys.official_key(model.family, key) for key in own}
+    official = _official(model, list(names.values()), tensors)
+    return {key: _checked(model, names[key], official, like) for key, like in own.items()}
 
 
 def _official(model: Model, needs: list[str], tensors: Tensors) -> dict[str, torch.Tensor]:
@@ -89,12 +89,6 @@ def _official(model: Model, needs: list[str], tensors: Tensors) -> dict[str, tor
     tensors = _with_counters(tensors, needs)
     _refuse_missing(model, tensors, needs)
     return dict(tensors)
-
-
-def _adapted(model: Model, network: nn.Module, official: Tensors) -> dict[str, torch.Tensor]:
-    """The network's own key -> tensor, each checked against the network's."""
-    names = {key: keys.official_key(model.family, key) for key in network.state_dict()}
-    return {key: _checked(model, names[key], official, like) for key, like in network.state_dict().items()}
 
 
 def _unwrap(tensors: Mapping) -> Tensors:
@@ -174,13 +168,24 @@ def _some(names: list[str]) -> str:
     return ", ".join(first) + (f" and {rest} more" if rest > 0 else "")
 
 
-def _recompute_buffers(network: nn.Module) -> None:
+def _fill(network: nn.Module, tensors: Tensors) -> None:
+    """The tensors become the network's parameters and buffers: what `load_state_dict(assign=True)` does, in half the
+    time, since keys and shapes are checked already."""
+    for prefix, module in network.named_modules():
+        dot = f"{prefix}." if prefix else ""
+        for name, _ in list(module.named_parameters(recurse=False)):
+            setattr(module, name, nn.Parameter(tensors[dot + name], requires_grad=False))
+        for name, _ in list(module.named_buffers(recurse=False)):
+            if dot + name in tensors:
+                setattr(module, name, tensors[dot + name])
+
+
+def _recompute_buffers(network: nn.Module, saved: Iterable[str]) -> None:
     """Give every buffer that no checkpoint may hold its memory and its value.
 
     timm computes them in its constructors, which on the meta device computes nothing, and offers
     `init_non_persistent_buffers` to do it again.
     """
-    saved = network.state_dict().keys()
     for prefix, module in network.named_modules():
         lost = {name: buffer for name, buffer in module.named_buffers(recurse=False)
                 if f"{prefix}.{name}" not in saved}

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from depth.networks.decoder import Reassemble
 
 PATCH = 16  # side in pixels of one token of the plain transformers
+IDLE = 7  # rows of nothing behind the tokens. h*w + 1 is odd, on which oneDNN's matrix product loses a seventh
 
 
 def _declare_torchvision_operators() -> torch.library.Library:
@@ -52,9 +53,11 @@ class VitEncoder(nn.Module):
 
     first_level = 1  # levels below come from elsewhere
 
+    uninitialised = {"weight_init": "skip"}  # timm's way not to fill what a checkpoint will replace
+
     def __init__(self, backbone: str, hooks: tuple[int, ...], features: tuple[int, ...]):
         super().__init__()
-        self.model = _headless(backbone)
+        self.model = _headless(backbone, **self.uninitialised)
         self.hooks = hooks
         for level in range(self.first_level, len(features) + 1):
             self.add_module(f"act_postprocess{level}",
@@ -74,12 +77,13 @@ class VitEncoder(nn.Module):
         return self.model.patch_embed.proj(x), ()
 
     def run_blocks(self, x: torch.Tensor, h: int, w: int) -> list[torch.Tensor]:
-        x = x + _resized_positions(self.model.pos_embed, h, w)
+        x = F.pad(x + _resized_positions(self.model.pos_embed, h, w), (0, 0, 0, IDLE))
         taps = []
         for index, block in enumerate(self.model.blocks):
-            x = block(x)
+            x = x + _attention(block.attn, block.attn.qkv(block.norm1(x)))
+            x = x + block.mlp(block.norm2(x))
             if index in self.hooks:
-                taps.append(x)
+                taps.append(x[:, :-IDLE])
         return taps
 
 
@@ -117,6 +121,8 @@ class BeitEncoder(VitEncoder):
     computed once per call instead of kept once per block.
     """
 
+    uninitialised = {}
+
     def __init__(self, backbone: str, hooks: tuple[int, ...], features: tuple[int, ...]):
         super().__init__(backbone, hooks, features)
         for block in self.model.blocks:
@@ -125,14 +131,25 @@ class BeitEncoder(VitEncoder):
 
     def run_blocks(self, x: torch.Tensor, h: int, w: int) -> list[torch.Tensor]:
         index = gen_relative_position_index((h, w), device=x.device)  # tokens, tokens
+        x = F.pad(x, (0, 0, 0, IDLE))
         taps = []
         for number, block in enumerate(self.model.blocks):
-            bias = _relative_bias(block.attn, index, h, w)
-            x = x + block.gamma_1 * _biased_attention(block.attn, block.norm1(x), bias)
+            attention = block.attn
+            qkv_bias = torch.cat((attention.q_bias, torch.zeros_like(attention.v_bias), attention.v_bias))
+            qkv = attention.qkv(block.norm1(x)) + qkv_bias  # queries and values have a bias, keys have none
+            x = x + block.gamma_1 * _attention(attention, qkv, _relative_bias(attention, index, h, w))
             x = x + block.gamma_2 * block.mlp(block.norm2(x))
             if number in self.hooks:
-                taps.append(x)
+                taps.append(x[:, :-IDLE])
         return taps
+
+
+def _attention(attention: nn.Module, qkv: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """B, tokens + IDLE, 3C to B, tokens + IDLE, C; the idle rows neither ask nor are asked."""
+    qkv = qkv[:, :-IDLE].unflatten(2, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)  # 3, B, heads, tokens, c
+    query, key, value = qkv.unbind(0)
+    x = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+    return attention.proj(F.pad(x.transpose(1, 2).flatten(2), (0, 0, 0, IDLE)))
 
 
 def _relative_bias(attention: nn.Module, index: torch.Tensor, h: int, w: int) -> torch.Tensor:
@@ -146,16 +163,6 @@ def _relative_bias(attention: nn.Module, index: torch.Tensor, h: int, w: int) ->
     offsets = F.interpolate(offsets, size=(2 * h - 1, 2 * w - 1), mode="bilinear", align_corners=False)
     table = torch.cat((offsets[0].flatten(1), table[:, -3:]), dim=1)
     return table[:, index].unsqueeze(0)
-
-
-def _biased_attention(attention: nn.Module, x: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    """BEiT's attention, B, tokens, C in and out: queries and values have a bias, keys have none."""
-    qkv_bias = torch.cat((attention.q_bias, torch.zeros_like(attention.v_bias), attention.v_bias))
-    qkv = F.linear(x, attention.qkv.weight, qkv_bias)
-    qkv = qkv.unflatten(2, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)  # 3, B, heads, tokens, c
-    query, key, value = qkv.unbind(0)
-    x = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
-    return attention.proj(x.transpose(1, 2).flatten(2))
 
 
 class SwinEncoder(nn.Module):
@@ -256,9 +263,9 @@ def mobilenet(backbone: str) -> StagedEncoder:
     return StagedEncoder(nn.Sequential(net.conv_stem, net.bn1, net.blocks[0]), *net.blocks[1:4])
 
 
-def _headless(backbone: str) -> nn.Module:
+def _headless(backbone: str, **options: object) -> nn.Module:
     """timm's network without its classifier and final norm. Draws no random numbers on the meta device."""
-    model = timm.create_model(backbone, pretrained=False, num_classes=0)
+    model = timm.create_model(backbone, pretrained=False, num_classes=0, **options)
     for name in ("norm", "fc_norm"):
         if hasattr(model, name):
             setattr(model, name, nn.Identity())
