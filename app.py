@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import html
+import inspect
 import json
 import os
 import shutil
@@ -52,9 +53,34 @@ if __name__ == "__main__":
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported
 
-import gradio as gr  # noqa: E402
+from depth.engines import no_collection  # noqa: E402
+
+
+@contextmanager
+def no_stubs() -> Iterator[None]:
+    """Spare Gradio the type stubs of its components: half of the time of its import, and of use to editors only.
+
+    It parses and writes them anew whenever it is imported, but not for components that lie in no file.
+    """
+    find_file = inspect.getfile
+
+    def getfile(thing: object) -> str:
+        if type(thing).__name__ == "ComponentMeta":
+            raise OSError("not wanted")
+        return find_file(thing)
+
+    inspect.getfile = getfile
+    try:
+        yield
+    finally:
+        inspect.getfile = find_file
+
+
+with no_collection(), no_stubs():
+    import gradio as gr
+    from gradio.utils import get_upload_folder
+
 import numpy as np  # noqa: E402
-from gradio.utils import get_upload_folder  # noqa: E402
 
 from cache import access, board, report, rest  # noqa: E402
 from cache.actions import Actions, export_name  # noqa: E402
@@ -1010,7 +1036,8 @@ def warm_up() -> None:
         estimator.shared(DEFAULT).predict(np.zeros((64, 64, 3), np.float32))
 
 
-demo = build()
+with no_collection():
+    demo = build()
 
 if __name__ == "__main__":
     main()

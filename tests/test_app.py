@@ -245,6 +245,21 @@ def test_help_is_answered_before_the_slow_imports():
     assert " gradio" not in told.stderr and " torch" not in told.stderr
 
 
+def test_importing_the_app_leaves_the_interpreter_as_it_was():
+    code = ("import gc, inspect; before = inspect.getfile; import app; "
+            "assert inspect.getfile is before and gc.isenabled() and inspect.getfile(app.gr.Image)")
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=120)
+
+
+def test_gradio_finds_no_file_to_write_stubs_for():
+    code = ("import app, inspect\n"
+            "with app.no_stubs():\n"
+            "    try: inspect.getfile(app.gr.Image)\n"
+            "    except OSError: print('none')")
+    told = subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=120, capture_output=True, text=True)
+    assert told.stdout == "none\n"
+
+
 def test_wrong_option_ends_with_code_2():
     assert run("--prot", "1").returncode == 2
 

@@ -10,14 +10,17 @@ import pytest
 import torch
 from torch import nn
 
-from depth import engines
+from depth import engines, supply
 from depth.engines import Eager, Sizes, kinds, no_collection, sizes_of
 from depth.models import MODELS, find
-from depth.tuning import FixedSameConv, OneDnnLinear, tuned
+from depth.networks.decoder import FusionBlock
+from depth.tuning import EarlyProjection, FixedSameConv, OneDnnLinear, OneOutput, tuned
 
 
 class Toy(nn.Module):
     """A patch embedding, a linear layer on tokens and a convolution, as the large networks have them."""
+
+    side = None  # takes any size
 
     def __init__(self):
         super().__init__()
@@ -82,6 +85,31 @@ def test_fixed_padding_equals_the_computed_one(kernel, stride):
     convolution = encoders.timm.layers.Conv2dSame(4, 6, kernel, stride=stride).requires_grad_(False)
     x = torch.randn(1, 4, 64, 32)
     torch.testing.assert_close(FixedSameConv(convolution)(x), convolution(x))
+
+
+@pytest.mark.parametrize(("doubles", "size"), [(True, (12, 16)), (False, (11, 15))])
+@pytest.mark.parametrize("has_skip", [True, False])
+def test_projecting_early_equals_projecting_last(doubles, size, has_skip):
+    block = FusionBlock(8, 4, has_skip=has_skip).requires_grad_(False)
+    path, skip = torch.randn(2, 2, 8, 6, 8)
+    skip = skip if has_skip else None
+    early = EarlyProjection(block, doubles)(path, skip, size)
+    torch.testing.assert_close(early, block(path, skip, size), atol=1e-5, rtol=1e-5)
+
+
+def test_the_product_of_one_output_equals_the_convolution():
+    convolution = nn.Conv2d(32, 1, 1).requires_grad_(False)
+    x = torch.randn(2, 32, 6, 10).to(memory_format=torch.channels_last)
+    torch.testing.assert_close(OneOutput(convolution)(x), convolution(x), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(256, 256), (160, 224)])
+def test_the_tuned_bundled_network_equals_the_plain_one(size):
+    plain, fast = (supply.network(find("Tiny"), supply.tensors(find("Tiny"))[0]) for _ in range(2))
+    x = torch.randn(1, 3, *size)
+    with torch.inference_mode():
+        wanted, got = plain(x), tuned(fast)(x)
+    assert (got - wanted).abs().max() <= 2e-5 * torch.aminmax(wanted).max
 
 
 def test_tuning_leaves_half_precision_alone():

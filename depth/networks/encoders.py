@@ -13,6 +13,8 @@ with what the checkpoints were trained with (position embedding, BEiT's bias tab
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -53,7 +55,7 @@ class VitEncoder(nn.Module):
 
     first_level = 1  # levels below come from elsewhere
 
-    uninitialised = {"weight_init": "skip"}  # timm's way not to fill what a checkpoint will replace
+    uninitialised: ClassVar = {"weight_init": "skip"}  # timm's way not to fill what a checkpoint will replace
 
     def __init__(self, backbone: str, hooks: tuple[int, ...], features: tuple[int, ...]):
         super().__init__()
@@ -121,7 +123,7 @@ class BeitEncoder(VitEncoder):
     computed once per call instead of kept once per block.
     """
 
-    uninitialised = {}
+    uninitialised: ClassVar = {}
 
     def __init__(self, backbone: str, hooks: tuple[int, ...], features: tuple[int, ...]):
         super().__init__(backbone, hooks, features)
