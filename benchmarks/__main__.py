@@ -7,6 +7,7 @@ measured this time stays as it was. A full run on defaults also puts its bars in
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -54,7 +55,7 @@ def load(run: Run) -> list[Table]:
 
 def cold(run: Run) -> list[Table]:
     """The same after the system was told to forget the files."""
-    if not hasattr(__import__("os"), "posix_fadvise"):
+    if not hasattr(os, "posix_fadvise"):
         return [Table("Load from a cold disk", (), "Not measured: this system cannot be told to forget files.")]
     return [interleaved(f"Load {name} from a cold disk", {
         way: worker("cold", *rest) for way, rest in loads(run, name).items()}, run.rounds(3), note=(
@@ -130,6 +131,7 @@ PARTS: dict[str, Callable[[Run], list[Table]]] = {
 def main(arguments: list[str] | None = None) -> int:
     chosen = _options(arguments)
     run = Run(chosen.work, chosen.quick)
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # the peers come compiled; so may what is measured here
     output = chosen.output or (chosen.work / "quick" if chosen.quick else HERE)
     ready = material.prepare(run.folder, [BUNDLED, *run.models])
     material.peers(ready, [BUNDLED, *run.models])

@@ -81,24 +81,23 @@ def load_transformers(folder: Path, name: str) -> dict[str, object]:
 
 
 def load_compiled(folder: Path, name: str) -> dict[str, object]:
-    """From torch imported to a compiled network, fed with the cache's .pt."""
+    """From torch imported to an estimator with a compiled network, fed with the cache's copy."""
     import torch  # noqa: F401
 
     from cache import artefacts
-    from depth import compiled
-    from depth.models import find
-    from depth.supply import manager
 
     start = clock()
-    weights = manager(folder / "cache").open(name, offline=True).tensors
-    about = compiled.facts(find(name), "aoti", compiled.signature(weights))
-    engine = compiled.load(folder / "cache", about, weights)
-    seconds, place = clock() - start, artefacts.folder_of(folder / "cache", name) / artefacts.key(about)
-    if engine is None:
+    from depth import MiDaSDepthEstimator
+    from depth.supply import manager
+
+    estimator = MiDaSDepthEstimator(name, manager=manager(folder / "cache"))
+    seconds = clock() - start
+    if estimator.engine != "compiled":
         raise SystemExit("there is no compiled network")
+    made = artefacts.listed(artefacts.folder_of(folder / "cache", name))
     return {"seconds": seconds, "private": private_bytes(), "timm": "timm" in sys.modules,
             "inductor": "torch._inductor" in sys.modules,
-            "disk": sum(path.stat().st_size for path in place.iterdir())}
+            "disk": max(one.size for one in made if one.kind == "aoti")}
 
 
 def start_own(folder: Path, name: str, first: str) -> dict[str, object]:
