@@ -137,24 +137,14 @@ def peers(material: Material, names: list[str]) -> None:
     for name in names:
         if not material.exported(name).exists():
             say(f"exporting {name} for onnxruntime and OpenVINO")
-            try:
-                run(worker("export_onnx", material.folder, name))
-            except RuntimeError as error:
-                say(f"{name} was not exported: {error}")
-    if LARGE in names:
-        transformers_model(material)
+            _made(worker("export_onnx", material.folder, name))
+    if LARGE in names and not (material.transformers() / "config.json").exists():
+        say(f"saving {LARGE} as transformers does")
+        _made(worker("save_transformers", material.folder, LARGE))
 
 
-def transformers_model(material: Material) -> Path | None:
-    """A DPT-Large in transformers' own layout; None where transformers is not installed."""
+def _made(command: list[str]) -> None:
     try:
-        from transformers import DPTConfig, DPTForDepthEstimation
-    except ImportError:
-        return None
-    path = material.transformers()
-    if not (path / "config.json").exists():
-        config = DPTConfig(hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16,
-                           image_size=384, patch_size=16, backbone_out_indices=[5, 11, 17, 23],
-                           neck_hidden_sizes=[256, 512, 1024, 1024], qkv_bias=True, is_hybrid=False)
-        DPTForDepthEstimation(config).save_pretrained(path)
-    return path
+        run(command)
+    except RuntimeError as error:
+        say(f"it could not be made: {error}")

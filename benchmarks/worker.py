@@ -8,12 +8,12 @@ Every action measures from the moment its words say; private memory is read from
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks.measure import forget
 from benchmarks.serving import private_bytes
 
 clock = time.perf_counter
@@ -151,6 +151,18 @@ def dpt_of_transformers():
     return DPTForDepthEstimation
 
 
+def save_transformers(folder: Path, name: str) -> dict[str, object]:
+    """A DPT-Large with made-up weights in transformers' own layout."""
+    network = dpt_of_transformers()
+    from transformers import DPTConfig
+
+    config = DPTConfig(hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16,
+                       image_size=384, patch_size=16, backbone_out_indices=[5, 11, 17, 23],
+                       neck_hidden_sizes=[256, 512, 1024, 1024], qkv_bias=True, is_hybrid=False)
+    network(config).save_pretrained(folder / "transformers-dpt-large")
+    return {}
+
+
 def start_transformers(folder: Path, name: str, first: str) -> dict[str, object]:
     network = dpt_of_transformers().from_pretrained(folder / "transformers-dpt-large").eval()
     if first == "depth":
@@ -205,18 +217,9 @@ def export_onnx(folder: Path, name: str) -> dict[str, object]:
     return {"seconds": clock() - start}
 
 
-def forget(folder: Path) -> None:
-    """Make the system drop the files from its page cache (Linux)."""
-    for path in folder.rglob("*"):
-        if path.is_file() and path.stat().st_size > 1 << 20:
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-
-
 ACTIONS = {action.__name__: action for action in (
     load_own, load_hub, load_transformers, load_compiled, start_own, start_hub, start_transformers, grow_picture,
-    grow_batch, export_onnx)}
+    grow_batch, export_onnx, save_transformers)}
 
 
 def main(arguments: list[str]) -> None:

@@ -312,6 +312,6 @@ def test_recomputed_masks_separate_the_shifted_windows(row):
 
 
 def test_network_with_an_empty_buffer_is_never_handed_out(monkeypatch):
-    monkeypatch.setattr(checkpoints, "_recompute_buffers", lambda network, saved: None)
+    monkeypatch.setattr(checkpoints, "_recompute_buffers", lambda modules: None)
     with pytest.raises(RuntimeError, match="have no values"):
         checkpoints.load(find("DPT_SwinV2_T_256"), official(find("DPT_SwinV2_T_256")))

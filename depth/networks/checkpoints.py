@@ -13,7 +13,7 @@ as they are, so memory-mapped ones stay shared, and nothing is initialised only 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import nn
@@ -47,9 +47,10 @@ def load(model: Model, tensors: Tensors) -> nn.Module:
     Raises CheckpointError when the tensors are not this model's.
     """
     network = build(model)
-    own = network.state_dict()
-    _fill(network, _adapted(model, own, tensors))
-    _recompute_buffers(network, own.keys())
+    places, computing = _places(network)
+    for key, tensor in _adapted(model, {key: place.like for key, place in places.items()}, tensors).items():
+        places[key].put(tensor)
+    _recompute_buffers(computing)
     _refuse_meta(network)
     return network
 
@@ -168,31 +169,50 @@ def _some(names: list[str]) -> str:
     return ", ".join(first) + (f" and {rest} more" if rest > 0 else "")
 
 
-def _fill(network: nn.Module, tensors: Tensors) -> None:
-    """The tensors become the network's parameters and buffers: what `load_state_dict(assign=True)` does, in half the
-    time, since keys and shapes are checked already."""
-    for prefix, module in network.named_modules():
-        dot = f"{prefix}." if prefix else ""
-        for name, _ in list(module.named_parameters(recurse=False)):
-            setattr(module, name, nn.Parameter(tensors[dot + name], requires_grad=False))
-        for name, _ in list(module.named_buffers(recurse=False)):
-            if dot + name in tensors:
-                setattr(module, name, tensors[dot + name])
+class _Place(NamedTuple):
+    """A parameter or buffer of a network that is not filled yet."""
+
+    module: nn.Module
+    name: str
+    like: torch.Tensor  # on the meta device
+
+    def put(self, tensor: torch.Tensor) -> None:
+        if isinstance(self.like, nn.Parameter):
+            self.module.register_parameter(self.name, nn.Parameter(tensor, requires_grad=False))
+        else:
+            self.module.register_buffer(self.name, tensor)
 
 
-def _recompute_buffers(network: nn.Module, saved: Iterable[str]) -> None:
+def _places(network: nn.Module) -> tuple[dict[str, _Place], list[nn.Module]]:
+    """Where each tensor of the state dict belongs, by its key; and the modules with buffers that are in none.
+
+    With these a large network is filled in half the time of `load_state_dict(assign=True)`, which looks for each
+    tensor in each module, and is not needed to compare keys and shapes once more.
+    """
+    places, computing, left = {}, [], [("", network)]
+    while left:
+        prefix, module = left.pop()
+        left += [(f"{prefix}{name}.", child) for name, child in module._modules.items()]
+        lost = module._non_persistent_buffers_set
+        places |= {f"{prefix}{name}": _Place(module, name, like)
+                   for name, like in (*module._parameters.items(), *module._buffers.items())
+                   if like is not None and name not in lost}
+        if any(module._buffers[name] is not None for name in lost):
+            computing.append(module)
+    return places, computing
+
+
+def _recompute_buffers(modules: Iterable[nn.Module]) -> None:
     """Give every buffer that no checkpoint may hold its memory and its value.
 
     timm computes them in its constructors, which on the meta device computes nothing, and offers
     `init_non_persistent_buffers` to do it again.
     """
-    for prefix, module in network.named_modules():
-        lost = {name: buffer for name, buffer in module.named_buffers(recurse=False)
-                if f"{prefix}.{name}" not in saved}
-        for name, buffer in lost.items():
-            module.register_buffer(name, torch.empty_like(buffer, device="cpu"), persistent=False)
-        if lost:
-            module.init_non_persistent_buffers()
+    for module in modules:
+        for name in module._non_persistent_buffers_set:
+            if (buffer := getattr(module, name)) is not None:
+                module.register_buffer(name, torch.empty_like(buffer, device="cpu"), persistent=False)
+        module.init_non_persistent_buffers()
 
 
 def _refuse_meta(network: nn.Module) -> None:
