@@ -167,13 +167,12 @@ def prepare(row: Model, formats: tuple[str, ...] | None, manager, *, quiet: bool
 
 def compile(outcome: Outcome, manager, *, quiet: bool) -> Outcome:
     """Make the model's compiled network; without one it runs eagerly, which is told."""
-    if not quiet:
-        print(f"compile {outcome.model} (some minutes, only once)", file=sys.stderr, flush=True)
     from depth.estimator import MiDaSDepthEstimator
 
     try:
-        estimator = MiDaSDepthEstimator(outcome.model, device="cpu", manager=manager)
-        return replace(outcome, uncompiled=estimator.compile(), compiled=estimator.engine)
+        with terminal.clock(f"compile {outcome.model} (some minutes, only once)", quiet=quiet):
+            estimator = MiDaSDepthEstimator(outcome.model, device="cpu", manager=manager)
+            return replace(outcome, uncompiled=estimator.compile(), compiled=estimator.engine)
     except DepthmapError as error:
         return replace(outcome, uncompiled=str(error))
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from cache import report
@@ -147,6 +149,31 @@ def ask(question: str) -> str:
     except EOFError:
         print()
         return ""
+
+
+@contextmanager
+def clock(label: str, *, quiet: bool = False) -> Iterator[None]:
+    """Show on stderr how long something has taken whose end nobody knows; where nobody looks, the label alone."""
+    if quiet or not sys.stderr.isatty():
+        if not quiet:
+            print(label, file=sys.stderr, flush=True)
+        yield
+        return
+    from tqdm import tqdm
+
+    done = threading.Event()
+    with tqdm(desc=label, bar_format="{desc} {elapsed}", file=sys.stderr) as bar:
+        def run() -> None:
+            while not done.wait(0.5):
+                bar.refresh()
+
+        ticking = threading.Thread(target=run, daemon=True)
+        ticking.start()
+        try:
+            yield
+        finally:
+            done.set()
+            ticking.join()
 
 
 class Bars:

@@ -1,10 +1,12 @@
 """setup_models.py: asked and unasked, on a real cache filled from a local Hub."""
 
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,12 +15,19 @@ from cache.hub import Progress
 from depth.models import MODELS
 from scripts import setup_models
 from scripts.setup_models import chosen
-from scripts.terminal import Bars
+from scripts.terminal import Bars, clock
 from tests import faces
 from tests.hub_server import ALWAYS, Fault, HubServer
 from tests.test_cli_manage import Terminal
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+class Screen(io.StringIO):
+    """Standard error as a person's terminal."""
+
+    def isatty(self):
+        return True
 
 
 @pytest.fixture
@@ -69,6 +78,22 @@ def test_compile_tells_which_engine_serves_from_now_on(manager, monkeypatch, tmp
     code, told = answer(manager, capsys, "--models", "Tiny", "--compile")
     assert (code, told["models"][0]["compiled"], told["models"][0]["uncompiled"]) == (0, "onnx", None)
     assert [(one.name, one.kind, one.state) for one in manager.info().artefacts] == [("Tiny", "onnx", "ok")]
+
+
+def test_a_clock_runs_on_a_terminal_while_something_is_made(monkeypatch):
+    screen = Screen()
+    monkeypatch.setattr("sys.stderr", screen)
+    with clock("compile MiDaS"):
+        deadline = time.monotonic() + 30
+        while "compile MiDaS 00:01" not in screen.getvalue() and time.monotonic() < deadline:
+            time.sleep(0.1)
+    assert "compile MiDaS 00:00" in screen.getvalue() and "compile MiDaS 00:01" in screen.getvalue()
+
+
+def test_a_clock_is_one_line_where_nobody_looks(capsys):
+    with clock("compile MiDaS"):
+        pass
+    assert capsys.readouterr().err == "compile MiDaS\n"
 
 
 def test_compile_that_cannot_be_is_1_and_says_why(manager, capsys):
