@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any
 
 from cache import artefacts
 from cache.errors import CacheBusy, DepthmapError, UsageError
+from depth.devices import free_memory
 from depth.engines import Compiled, Engine, Int8, Onnx, Sizes, kinds, sizes_of
 from depth.models import Model, find
 
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 CODE, GRAPH, CONSTANTS = "network.pt2", "network.onnx", "constants.safetensors"
 TIMEOUT = 1800.0  # seconds; the largest network takes 70 to 350, the latter on a busy machine
 INLINED = 16  # numbers; torch 2.13 inlines up to 8
+MEMORY = {"aoti": 1.5, "onnx": 4.5, "int8": 4.5}  # what making takes, times the weights, and
+MEMORY_BESIDE = 700 << 20  # bytes more
 LAYOUT = 1  # of the artefact; raise it when an older one must not be loaded
 _ROOT = Path(__file__).resolve().parents[1]
 _NEEDS: dict[str, dict[str, tuple[str, ...]]] = {
@@ -136,6 +139,9 @@ def make(model: Model, kind: str, directory: Path, *, timeout: float = TIMEOUT) 
     same: the second one returns at once. Why it failed is remembered (`failed_lately`).
     """
     folder = artefacts.folder_of(directory, model.name)
+    if reason := _too_large(model, kind):  # perhaps not for long, so it is not remembered
+        log.warning("%s stays uncompiled: %s.", model.name, reason)
+        return reason
     try:
         with artefacts.making(folder):
             reason = _make(model, kind, directory, timeout)
@@ -147,6 +153,14 @@ def make(model: Model, kind: str, directory: Path, *, timeout: float = TIMEOUT) 
     if reason:
         log.warning("%s stays uncompiled: %s.", model.name, reason)
     return reason
+
+
+def _too_large(model: Model, kind: str) -> str | None:
+    """Why there is too little memory to make it; a system that runs out of it may end the server instead."""
+    needed, free = MEMORY_BESIDE + int(MEMORY[kind] * 4 * model.parameters), free_memory()
+    if free is None or free >= needed:
+        return None
+    return f"making it takes {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free"
 
 
 def _make(model: Model, kind: str, directory: Path, timeout: float) -> str | None:

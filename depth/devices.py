@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cache.errors import UsageError
@@ -47,3 +49,20 @@ def is_out_of_memory(error: BaseException) -> bool:
     words = ("can't allocate memory", "out of memory", "bad_alloc", "bad allocation", "Failed to allocate memory")
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and any(word in str(error) for word in words))
+
+
+def free_memory(root: Path = Path("/")) -> int | None:
+    """Bytes that a new process can take without swapping (Linux, within its container); None where that is not told."""
+    with suppress(OSError, ValueError, KeyError):
+        machine = _table(root / "proc/meminfo")["MemAvailable:"] << 10
+        with suppress(OSError, ValueError, KeyError):
+            group = root / "sys/fs/cgroup"
+            limit, used = (int((group / name).read_text("ascii")) for name in ("memory.max", "memory.current"))
+            return min(machine, limit - used + _table(group / "memory.stat")["file"])
+        return machine
+    return None
+
+
+def _table(path: Path) -> dict[str, int]:
+    """Lines of a word, a number and perhaps a unit."""
+    return {line.split()[0]: int(line.split()[1]) for line in path.read_text("ascii").splitlines()}

@@ -18,7 +18,7 @@ import torch
 from cache import artefacts, report
 from cache.errors import UsageError
 from cache.records import to_json
-from depth import MiDaSDepthEstimator, compiled, compiling, estimator, supply
+from depth import MiDaSDepthEstimator, compiled, compiling, devices, estimator, supply
 from depth.engines import Eager, Sizes
 from depth.models import find
 from tests import faces
@@ -272,6 +272,33 @@ def test_a_making_that_hangs_leaves_a_note_and_nothing_else(tmp_path):
 def test_who_comes_second_does_not_make_the_same(tmp_path):
     with artefacts.making(artefacts.folder_of(tmp_path, "MiDaS_small")):
         assert compiled.make(find("MiDaS_small"), "aoti", tmp_path) == "another process makes it already"
+
+
+def test_nothing_is_made_where_memory_is_short_and_that_is_not_remembered(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(compiled, "free_memory", lambda: 1_200_000_000)
+    assert compiled.make(ROW, "aoti", tmp_path) == "making it takes 2.8 GB of memory, and 1.2 GB are free"
+    assert "DPT_Large stays uncompiled" in caplog.text and list(tmp_path.iterdir()) == []
+
+
+def system(root, *, available, limit=None):
+    """A made-up Linux with that much free memory, in kB, perhaps in a container."""
+    (root / "proc").mkdir()
+    (root / "proc/meminfo").write_text(f"MemTotal: 99999999 kB\nMemAvailable: {available} kB\nHugePages_Total: 0\n")
+    if limit is not None:
+        group = root / "sys/fs/cgroup"
+        group.mkdir(parents=True)
+        for name, text in {"max": limit, "current": 3000 << 20, "stat": f"anon 5\nfile {1000 << 20}"}.items():
+            (group / f"memory.{name}").write_text(f"{text}\n")
+    return root
+
+
+@pytest.mark.parametrize(("limit", "free"), [(None, 8000), ("max", 8000), (4000 << 20, 2000), (99999 << 20, 8000)])
+def test_free_memory_is_the_machines_within_the_containers(tmp_path, limit, free):
+    assert devices.free_memory(system(tmp_path, available=8000 << 10, limit=limit)) == free << 20
+
+
+def test_free_memory_is_unknown_where_nothing_tells_it(tmp_path):
+    assert devices.free_memory(tmp_path) is None
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="needs a folder that this user cannot write")
