@@ -14,11 +14,13 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-
-import filelock
+from typing import TYPE_CHECKING
 
 from cache.errors import CacheBusy, Cancelled
 from cache.files import disk_errors
+
+if TYPE_CHECKING:
+    import filelock
 
 POLL_SECONDS = 0.05
 
@@ -47,33 +49,37 @@ def is_held(path: Path) -> bool:
     if not path.exists():
         return False
     try:
-        _try(path).release()
-        return False
-    except filelock.Timeout:
-        return True
+        lock = _try(path)
     except OSError:
         return False
+    if lock is not None:
+        lock.release()
+    return lock is None
 
 
 def _acquire(path: Path, seconds: float, cancel: threading.Event | None) -> filelock.BaseFileLock:
     deadline = time.monotonic() + seconds
-    while True:
-        try:
-            return _try(path)
-        except filelock.Timeout:
-            if cancel is not None and cancel.is_set():
-                raise Cancelled("Stopped while waiting for another writer.", where=path) from None
-            if time.monotonic() >= deadline:
-                raise CacheBusy(
-                    "Somebody else is writing this.", where=path, expected=f"a free lock within {seconds:g} s",
-                    got=_holder(path), next_step="Wait for it or stop it, then try again.") from None
-            time.sleep(POLL_SECONDS)
+    while (lock := _try(path)) is None:
+        if cancel is not None and cancel.is_set():
+            raise Cancelled("Stopped while waiting for another writer.", where=path)
+        if time.monotonic() >= deadline:
+            raise CacheBusy(
+                "Somebody else is writing this.", where=path, expected=f"a free lock within {seconds:g} s",
+                got=_holder(path), next_step="Wait for it or stop it, then try again.")
+        time.sleep(POLL_SECONDS)
+    return lock
 
 
-def _try(path: Path) -> filelock.BaseFileLock:
+def _try(path: Path) -> filelock.BaseFileLock | None:
+    """The lock, held; None if somebody else holds it."""
+    import filelock  # takes longer than all else here, and most starts lock nothing
+
     # Mode: group-writable, so that the users of a shared cache can wait for each other.
     lock = filelock.FileLock(path, timeout=0, mode=0o664, thread_local=False)
-    lock.acquire()
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        return None
     return lock
 
 
