@@ -3,9 +3,9 @@
     python scripts/train_tiny.py                   # renders, trains, writes depth/weights/tiny.safetensors
     python scripts/train_tiny.py --evaluate        # figures of the shipped weights on 500 held-out scenes
 
-The scene of each number, the crops of each step and the first weights follow from --seed. The learning rate rises,
-stays, and falls over the last part of the steps; small pictures first, full-size ones at the end. Interrupted
-training goes on from the last checkpoint in --work.
+The scene of each number, the crops of each step and the first weights follow from --seed. There are two rounds, each
+from small pictures to full-size ones, in which the learning rate rises, stays, and falls: the first with AdamW, the
+second from its running mean with Muon. Interrupted training goes on from the last checkpoint in --work.
 """
 
 from __future__ import annotations
@@ -29,14 +29,22 @@ from depth.networks import build
 from scripts import depth_measures, scene_pool, scenes
 
 WEIGHTS = Path(__file__).parents[1] / "depth" / "weights" / "tiny.safetensors"
-STEPS, SCENES, SEED = 12_500, 18_000, 1
-RATE, WARM, FALL = 2e-3, 100, 5_000  # the learning rate, the steps in which it rises and in which it falls
+SCENES, SEED = 18_000, 1
+WARM, DECAY = 100, 0.02  # the steps in which the learning rate rises; weight decay
+ROUNDS = (  # until this step: the highest learning rate, the steps in which it falls
+    (12_500, 2e-3, 5_000),
+    (23_000, 1.5e-3, 6_500),
+)
+STEPS = ROUNDS[-1][0]
 AT_ONCE = 1_500  # scenes to begin with; one more with each step
 STAGES = (  # until this step: pictures in a step, their sizes, whether the losses that fit scale and shift count
     (800, 32, ((64, 64), (64, 96), (96, 64)), False),  # a fit that ranks nothing yet would only disturb
     (3_500, 32, ((64, 64), (64, 96), (96, 64)), True),
     (7_000, 32, ((96, 96), (96, 128), (128, 96)), True),
     (10_000, 16, ((128, 160), (160, 128), (160, 160)), True),
+    (12_500, 8, ((192, 256), (256, 192), (256, 256), (160, 256)), True),
+    (17_500, 32, ((96, 96), (96, 128), (128, 96)), True),
+    (20_500, 16, ((128, 160), (160, 128), (160, 160)), True),
     (math.inf, 8, ((192, 256), (256, 192), (256, 256), (160, 256)), True),
 )
 
@@ -56,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="train_tiny", description="Train or judge the bundled model.")
-    p.add_argument("--steps", type=int, default=STEPS, help=f"training steps (default {STEPS})")
+    p.add_argument("--steps", type=int, default=STEPS, help=f"stop after so many steps (default {STEPS})")
     p.add_argument("--scenes", type=int, default=SCENES, help=f"training scenes to render (default {SCENES})")
     p.add_argument("--seed", type=int, default=SEED, help="scenes, crops and first weights follow from it")
     p.add_argument("--processes", type=int, default=1, help="training processes that share each batch (default 1)")
@@ -79,15 +87,17 @@ def train(rank: int, options: argparse.Namespace) -> None:
     if options.processes > 1:
         distributed.init_process_group("gloo", "tcp://127.0.0.1:29517", rank=rank, world_size=options.processes)
     network, mean = fresh(), fresh()
-    optimizer = torch.optim.AdamW(groups(network), lr=RATE, fused=True)
     checkpoint = options.work / f"checkpoint{options.seed}.pt"
-    first = resume(checkpoint, network, mean, optimizer)
+    first, learners = resume(checkpoint, network, mean)
     begun, losses = time.time(), []
     for step in range(first, options.steps):
-        losses.append(one_step(step, rank, options, pool, network, optimizer))
+        if step == ROUNDS[0][0]:
+            network.load_state_dict(mean.state_dict())
+            learners = optimizers(network, step)
+        losses.append(one_step(step, rank, options, pool, network, learners))
+        follow(mean, network, min(0.999, (step + 1) / (step + 20)))
         if rank:
             continue
-        follow(mean, network, min(0.999, (step + 1) / (step + 20)))
         if step % 50 == 49:
             print(
                 f"step {step + 1} loss {np.mean(losses):.4f} {(time.time() - begun) / len(losses):.3f} s/step",
@@ -95,14 +105,14 @@ def train(rank: int, options: argparse.Namespace) -> None:
             )
             begun, losses = time.time(), []
         if step % 250 == 249 or step + 1 == options.steps:
-            save_checkpoint(checkpoint, step + 1, network, mean, optimizer)
+            save_checkpoint(checkpoint, step + 1, network, mean, learners)
             save_weights(mean, options.weights)
     for worker in crew:
         worker.terminate()
 
 
 def one_step(
-    step: int, rank: int, options: argparse.Namespace, pool: scene_pool.Pool, network: nn.Module, optimizer
+    step: int, rank: int, options: argparse.Namespace, pool: scene_pool.Pool, network: nn.Module, learners: list
 ) -> float:
     size, shapes, fitted = next(stage[1:] for stage in STAGES if step < stage[0])
     shape = shapes[int(np.random.default_rng([options.seed, step]).integers(len(shapes)))]
@@ -110,17 +120,18 @@ def one_step(
     pool.wait(ready)
     rng = np.random.default_rng([options.seed, step, rank])
     batch = scene_pool.draw(pool, rng, ready, size // options.processes, shape)
-    for group in optimizer.param_groups:
-        group["lr"] = rate(step, options.steps)
+    for group in itertools.chain.from_iterable(learner.param_groups for learner in learners):
+        group["lr"] = rate(step)
     with torch.autocast("cpu", torch.bfloat16):
         prediction = network(batch.pictures)
     loss = criterion(prediction.float(), batch.inverse, fitted)
-    optimizer.zero_grad(set_to_none=True)
+    network.zero_grad(set_to_none=True)
     loss.backward()
     if options.processes > 1:
         share_gradients(network, options.processes)
     nn.utils.clip_grad_norm_(network.parameters(), 5.0)
-    optimizer.step()
+    for learner in learners:
+        learner.step()
     return float(loss.detach())
 
 
@@ -149,10 +160,15 @@ def share_gradients(network: nn.Module, processes: int) -> None:
         gradient.copy_(part.view_as(gradient) / processes)
 
 
-def rate(step: int, steps: int) -> float:
-    """Learning rate: linear rise, plateau, then a half cosine to nothing over the last part."""
-    fallen = max(0.0, (step - steps + FALL) / FALL)
-    return RATE * min(1.0, (step + 1) / WARM) * 0.5 * (1 + math.cos(math.pi * fallen))
+def rate(step: int) -> float:
+    """Learning rate: in each round a linear rise, a plateau, then a half cosine to nothing."""
+    begin = 0
+    for end, highest, fall in ROUNDS:
+        if step < end:
+            fallen = max(0.0, (step - end + fall) / fall)
+            return highest * min(1.0, (step - begin + 1) / WARM) * 0.5 * (1 + math.cos(math.pi * fallen))
+        begin = end
+    return 0.0
 
 
 def fresh() -> nn.Module:
@@ -172,11 +188,40 @@ def fresh() -> nn.Module:
     return network.to(memory_format=torch.channels_last).train()
 
 
-def groups(network: nn.Module) -> list[dict]:
-    """Weight decay for convolutions only."""
-    plain = [p for p in network.parameters() if p.ndim < 2]
-    filters = [p for p in network.parameters() if p.ndim > 1]
-    return [{"params": filters, "weight_decay": 0.02}, {"params": plain, "weight_decay": 0.0}]
+def optimizers(network: nn.Module, step: int) -> list[torch.optim.Optimizer]:
+    """Who moves the weights in this step's round: AdamW, in the second round Muon where there are matrices."""
+    matrices = [p for p in network.parameters() if step >= ROUNDS[0][0] and is_matrix(p)]
+    taken = set(map(id, matrices))
+    rest = [p for p in network.parameters() if id(p) not in taken]
+    groups = [
+        {"params": [p for p in rest if p.ndim > 1], "weight_decay": DECAY},
+        {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return [torch.optim.AdamW(groups, fused=True), *([FilterMuon(matrices)] if matrices else [])]
+
+
+def is_matrix(filters: torch.Tensor) -> bool:
+    """Convolutions that mix channels, and have several outputs."""
+    return filters.ndim == 4 and filters.shape[1] > 1 and len(filters) >= 8 and filters[0].numel() >= 16
+
+
+class FilterMuon(torch.optim.Muon):
+    """Muon (https://kellerjordan.github.io/posts/muon) for convolutions: a bank of filters is one matrix."""
+
+    def __init__(self, filters: list[torch.Tensor]):
+        self.filters = filters
+        matrices = [nn.Parameter(as_matrix(p.detach())) for p in filters]  # the same memory
+        super().__init__(matrices, weight_decay=DECAY, adjust_lr_fn="match_rms_adamw")
+
+    def step(self, closure=None):
+        for filters, matrix in zip(self.filters, self.param_groups[0]["params"], strict=True):
+            matrix.grad = as_matrix(filters.grad)
+        return super().step(closure)
+
+
+def as_matrix(filters: torch.Tensor) -> torch.Tensor:
+    """Outputs × (kernel · inputs); shares memory with filters that lie channels last."""
+    return filters.permute(0, 2, 3, 1).flatten(1)
 
 
 @torch.no_grad()
@@ -189,27 +234,29 @@ def follow(mean: nn.Module, network: nn.Module, inertia: float) -> None:
             slow.copy_(fast)
 
 
-def save_checkpoint(path: Path, step: int, network: nn.Module, mean: nn.Module, optimizer) -> None:
+def save_checkpoint(path: Path, step: int, network: nn.Module, mean: nn.Module, learners: list) -> None:
     state = {
         "step": step,
         "network": network.state_dict(),
         "mean": mean.state_dict(),
-        "optimizer": optimizer.state_dict(),
+        "optimizers": [learner.state_dict() for learner in learners],
     }
     torch.save(state, path.with_suffix(".new"))
     path.with_suffix(".new").replace(path)
 
 
-def resume(path: Path, network: nn.Module, mean: nn.Module, optimizer) -> int:
-    """The step to go on with; 0 without a checkpoint."""
+def resume(path: Path, network: nn.Module, mean: nn.Module) -> tuple[int, list[torch.optim.Optimizer]]:
+    """The step to go on with, 0 without a checkpoint, and its optimizers."""
     if not path.exists():
         mean.load_state_dict(network.state_dict())
-        return 0
+        return 0, optimizers(network, 0)
     state = torch.load(path, weights_only=True)
     network.load_state_dict(state["network"])
     mean.load_state_dict(state["mean"])
-    optimizer.load_state_dict(state["optimizer"])
-    return state["step"]
+    learners = optimizers(network, state["step"] - 1)
+    for learner, saved in zip(learners, state["optimizers"], strict=True):
+        learner.load_state_dict(saved)
+    return state["step"], learners
 
 
 def save_weights(network: nn.Module, path: Path) -> None:
@@ -256,7 +303,6 @@ def _line(name: str, figures: list[tuple[str, float, float]]) -> str:
     delta1, spearman = (np.array([f[k] for f in figures]) for k in (1, 2))
     ranks = f"Spearman median {np.median(spearman):.4f} mean {spearman.mean():.4f}"
     return f"{name:10} {len(figures):4} scenes  delta1 mean {delta1.mean():.4f}  {ranks}"
-
 
 
 if __name__ == "__main__":
