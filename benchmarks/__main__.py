@@ -15,6 +15,7 @@ from pathlib import Path
 
 from benchmarks import entries, gpu, growth, inference, material, measure, memory, serving, tables, throughput
 from benchmarks.bars import DEPTH, HUB, LOAD, OWN, READY, TRANSFORMERS
+from benchmarks.kernel import settle
 from benchmarks.measure import Row, Table, interleaved, say, worker
 
 HERE = Path(__file__).resolve().parent
@@ -49,7 +50,7 @@ def loads(run: Run, name: str) -> dict[str, list[str]]:
 
 def load(run: Run) -> list[Table]:
     """From a copy on disk, page cache warm, to a network whose every page has been touched."""
-    measure.settle(run.folder)
+    settle(run.folder)
     return [interleaved(LOAD.format(name), {way: worker(*rest) for way, rest in loads(run, name).items()},
                         run.rounds(5), warm=True) for name in run.models]
 
@@ -72,7 +73,7 @@ def share(run: Run) -> list[Table]:
 
 def start(run: Run) -> list[Table]:
     """Whole processes, from the command to ready and to the first depth map."""
-    measure.settle(run.folder)
+    settle(run.folder)
     found = []
     for name in [BUNDLED, *run.models]:
         for title, first in ((READY, "ready"), (DEPTH, "depth")):

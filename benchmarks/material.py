@@ -13,6 +13,7 @@ import numpy as np
 
 from benchmarks.measure import run, say, worker
 from depth.models import find
+from depth.supply import BUNDLED
 
 LARGE = "DPT_Large"
 FORMATS = ("pt", "h5", "pkl", "safetensors")
@@ -49,12 +50,18 @@ def prepare(folder: Path, names: list[str]) -> Material:
     if not material.picture.exists():
         _picture(material.picture)
     for name in names:
-        if not material.checkpoint(name).exists():
+        if _is_missing(material.checkpoint(name), name):
             _checkpoint(name, material.checkpoint(name))
         if not find(name).bundled:
             _cached(name, material)
         _compiled(name, material)
     return material
+
+
+def _is_missing(path: Path, name: str) -> bool:
+    """There is no such file, or it was made of bundled weights that have been replaced since."""
+    row = find(name)
+    return not path.exists() or (bool(row.bundled) and path.stat().st_mtime < (BUNDLED / row.bundled).stat().st_mtime)
 
 
 def _picture(path: Path, height: int = 1080, width: int = 1080) -> None:
@@ -135,7 +142,7 @@ def _compiled(name: str, material: Material) -> None:
 def peers(material: Material, names: list[str]) -> None:
     """What the peers run: exported networks, and transformers' own checkpoint. Missing packages leave them out."""
     for name in names:
-        if not material.exported(name).exists():
+        if _is_missing(material.exported(name), name):
             say(f"exporting {name} for onnxruntime and OpenVINO")
             _made(worker("export_onnx", material.folder, name))
     if LARGE in names and not (material.transformers() / "config.json").exists():

@@ -125,32 +125,6 @@ def _cpu_of_children() -> float | None:
     return used.ru_utime + used.ru_stime
 
 
-def forget(folder: Path) -> None:
-    """Make the system drop the folder's large files from its page cache, where it can."""
-    for path in _large(folder):
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-            if hasattr(os, "posix_fadvise"):
-                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-
-
-def settle(folder: Path) -> None:
-    """Read the folder's large files into the page cache, as they lie there on any day but that of their making.
-
-    Linux keeps what it read in larger pieces than what was written: they map ten times as fast, and copy faster too.
-    """
-    forget(folder)
-    piece = bytearray(1 << 24)
-    for path in _large(folder):
-        with path.open("rb", buffering=0) as file:
-            while file.readinto(piece):
-                pass
-
-
-def _large(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*") if path.is_file() and path.stat().st_size > 1 << 20]
-
-
 def say(line: str) -> None:
     """How far it is, beside the results."""
     print(f"  {line}", file=sys.stderr, flush=True)

@@ -8,8 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from benchmarks.kernel import memory
 from benchmarks.measure import ROOT, Row, Table, unmeasured, worker
-from benchmarks.serving import memory
 
 
 def two_processes(folder: Path, name: str, ways: dict[str, list[str]]) -> Table:

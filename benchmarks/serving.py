@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.kernel import private_bytes
 from benchmarks.measure import ROOT
 
 PATIENCE = 180.0  # seconds until a server counts as broken
@@ -41,20 +42,6 @@ class App:
         except OSError:
             return None
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def private_bytes(process: int | str = "self") -> int | None:
-    """Memory that is one process's alone (Linux)."""
-    return memory(process).get("Private_Dirty")
-
-
-def memory(process: int | str = "self") -> dict[str, int]:
-    """The kernel's sums over a process's memory in bytes, such as Pss; empty where it does not tell."""
-    try:
-        lines = Path(f"/proc/{process}/smaps_rollup").read_text(encoding="ascii").splitlines()[1:]
-    except OSError:
-        return {}
-    return {line.partition(":")[0]: int(line.split()[1]) * 1024 for line in lines}
 
 
 @contextmanager

@@ -13,8 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.measure import forget
-from benchmarks.serving import private_bytes
+from benchmarks.kernel import forget, private_bytes
 
 clock = time.perf_counter
 BORN = clock()
