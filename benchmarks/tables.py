@@ -113,7 +113,13 @@ def save(parts: Parts, folder: Path) -> None:
     (folder / "results.md").write_text(markdown(parts), encoding="utf-8")
     record = {"parts": {part: {"machine": dict(about), "tables": [table.record() for table in tables]}
                         for part, (about, tables) in parts.items()}}
-    (folder / "results.json").write_text(json.dumps(record, indent=1, default=str), encoding="utf-8")
+    text = json.dumps(record, indent=1, default=str)
+    text = re.sub(r"\[[-+.\de,\s]+\]", lambda numbers: _on_one_line(numbers[0]), text)  # samples
+    (folder / "results.json").write_text(text, encoding="utf-8")
+
+
+def _on_one_line(numbers: str) -> str:
+    return json.dumps([round(number, 6) for number in json.loads(numbers)])
 
 
 def show(parts: Parts, page: Path) -> None:
