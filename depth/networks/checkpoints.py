@@ -192,7 +192,7 @@ def _places(network: nn.Module) -> tuple[dict[str, _Place], list[nn.Module]]:
     places, computing, left = {}, [], [("", network)]
     while left:
         prefix, module = left.pop()
-        left += [(f"{prefix}{name}.", child) for name, child in module._modules.items()]
+        left += [(f"{prefix}{name}.", child) for name, child in module.named_children()]
         lost = module._non_persistent_buffers_set
         places |= {f"{prefix}{name}": _Place(module, name, like)
                    for name, like in (*module._parameters.items(), *module._buffers.items())
