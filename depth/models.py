@@ -149,7 +149,7 @@ MODELS: tuple[Model, ...] = (
         aliases=("dpt_hybrid", "dpt_hybrid-midas-501f0c75"),
         file="dpt_hybrid_384",
         family="vit_hybrid",
-        network={"backbone": "vit_base_r50_s16_384", "hooks": (8, 11), "features": (256, 512, 768, 768)},
+        network={"backbone": "vit_base_patch16_384", "hooks": (8, 11), "features": (256, 512, 768, 768)},
         size=384, resize="minimal", mean=HALF, std=HALF,
         sources=(
             _official("lllyasviel/Annotators", "982e7edaec38759d914a963c48c4726685de7d96",

@@ -13,6 +13,7 @@ with what the checkpoints were trained with (position embedding, BEiT's bias tab
 
 from __future__ import annotations
 
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -20,34 +21,24 @@ from torch import nn
 from torch.nn import functional as F
 
 from depth.networks.decoder import Reassemble
+from depth.networks.importing import declare_operators, without_compiler
 
 PATCH = 16  # side in pixels of one token of the plain transformers
 IDLE = 7  # rows of nothing behind the tokens. h*w + 1 is odd, on which oneDNN's matrix product loses a seventh
 
 
-def _declare_torchvision_operators() -> torch.library.Library:
-    """Let torchvision be imported although its compiled part does not fit this torch.
+with without_compiler():
+    try:
+        import torchvision  # noqa: F401  (timm imports it)
+    except RuntimeError as error:
+        if "torchvision::nms" not in str(error):
+            raise
+        _OPERATORS = declare_operators()
 
-    PyPI's torchvision for Linux is built for CUDA. Beside a CPU torch its extension is not loaded, and
-    `import torchvision`, and so `import timm`, dies because it describes two operators that the extension
-    would have declared. Declaring them is enough; no model here calls them. The declaration lives as long
-    as the returned object.
-    """
-    library = torch.library.Library("torchvision", "FRAGMENT")
-    library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    return library
-
-
-try:
-    import torchvision  # noqa: F401  (timm imports it)
-except RuntimeError as error:
-    if "torchvision::nms" not in str(error):
-        raise
-    _OPERATORS = _declare_torchvision_operators()
-
-import timm  # noqa: E402
-from timm.models.beit import gen_relative_position_index  # noqa: E402
+    import timm
+    from timm.layers import StdConv2dSame, to_2tuple
+    from timm.models.beit import gen_relative_position_index
+    from timm.models.resnetv2 import ResNetV2
 
 
 class VitEncoder(nn.Module):
@@ -55,11 +46,11 @@ class VitEncoder(nn.Module):
 
     first_level = 1  # levels below come from elsewhere
 
-    uninitialised: ClassVar = {"weight_init": "skip"}  # timm's way not to fill what a checkpoint will replace
+    options: ClassVar = {"weight_init": "skip"}  # timm's way not to fill what a checkpoint will replace
 
     def __init__(self, backbone: str, hooks: tuple[int, ...], features: tuple[int, ...]):
         super().__init__()
-        self.model = _headless(backbone, **self.uninitialised)
+        self.model = _headless(backbone, **self.options)
         self.hooks = hooks
         for level in range(self.first_level, len(features) + 1):
             self.add_module(f"act_postprocess{level}",
@@ -89,10 +80,23 @@ class VitEncoder(nn.Module):
         return taps
 
 
+class _ResNetPatches(nn.Module):
+    """The first three stages of a ResNet-50 as patch embedding. timm's own first runs them to see what comes out."""
+
+    def __init__(self, img_size: int | tuple[int, int], embed_dim: int, **_: object):
+        super().__init__()
+        self.backbone = ResNetV2(layers=(3, 4, 9), num_classes=0, global_pool="", preact=False, stem_type="same",
+                                 conv_layer=partial(StdConv2dSame, eps=1e-8))
+        self.proj = nn.Conv2d(self.backbone.num_features, embed_dim, 1)
+        h, w = to_2tuple(img_size)
+        self.num_patches = (h // PATCH) * (w // PATCH)
+
+
 class HybridEncoder(VitEncoder):
     """A ResNet whose last stage becomes the tokens; its first two stages are levels 1 and 2 as they are."""
 
     first_level = 3
+    options: ClassVar = {**VitEncoder.options, "embed_layer": _ResNetPatches}
 
     def patches(self, x: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
         resnet = self.model.patch_embed.backbone
@@ -123,7 +127,7 @@ class BeitEncoder(VitEncoder):
     computed once per call instead of kept once per block.
     """
 
-    uninitialised: ClassVar = {}
+    options: ClassVar = {}
 
     def __init__(self, backbone: str, hooks: tuple[int, ...], features: tuple[int, ...]):
         super().__init__(backbone, hooks, features)
