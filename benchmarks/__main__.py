@@ -81,6 +81,7 @@ def start(run: Run) -> list[Table]:
             if name == LARGE:
                 ways[TRANSFORMERS] = worker("start_transformers", run.folder, name, first)
             ways[OWN] = worker("start_own", run.folder, name, first)
+            ways["Depthmap, nothing compiled"] = worker("start_eager", run.folder, name, first)
             found.append(interleaved(title.format(name), ways, run.rounds(3), whole=True, warm=first == "ready"))
     return found
 

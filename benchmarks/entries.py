@@ -8,7 +8,7 @@ from benchmarks.measure import Row, Table, interleaved
 
 NOTHING = "python -c pass"
 NUMPY, LOCKS = "import numpy, PIL.Image", "import filelock"
-ENCODERS, PAGE = "import torch, timm", "import gradio"
+ENCODERS, PAGE = "import torch._dynamo, depth.networks", "import gradio"  # timm alone cannot be had beside a CPU torch
 # Each with the libraries that it truly needs, and how many times the interpreter's own start it may take besides.
 ENTRIES: dict[str, tuple[list[str], str | None]] = {
     "manage_models.py --help": (["scripts/manage_models.py", "--help"], None),

@@ -39,24 +39,9 @@ def measure(folder: Path, rounds: int) -> Table:
 def _ways(folder: Path) -> dict[str, inference.Run]:
     ways: dict[str, inference.Run] = {}
     try:
-        ways["transformers, float32"] = _transformers(folder)
+        ways["transformers, float32"] = inference.transformers_dpt(folder, "cuda")
     except (ImportError, OSError) as error:
         say(f"transformers is left out: {error}")
     for dtype in ("float32", "bfloat16", "float16"):
         ways[f"Depthmap, {dtype}"] = Eager(inference.plain(folder, "DPT_Large"), "cuda", dtype)
     return ways
-
-
-def _transformers(folder: Path) -> inference.Run:
-    import torch
-
-    from benchmarks.worker import dpt_of_transformers
-    from depth import networks  # noqa: F401  (before it, so that torchvision is there for both)
-
-    network = dpt_of_transformers().from_pretrained(folder / "transformers-dpt-large").eval().cuda()
-
-    def run(batch: np.ndarray) -> np.ndarray:
-        with torch.inference_mode():
-            return network(torch.from_numpy(batch).cuda()).predicted_depth.cpu().numpy()
-
-    return run

@@ -66,7 +66,9 @@ def _difference(answer: np.ndarray, wanted: np.ndarray) -> float:
 
 def _peers(folder: Path, name: str) -> dict[str, Callable[[], Run]]:
     """What others offer for the same network. Nobody else has a MiDaS_small."""
-    peers: dict[str, Callable[[], Run]] = {"transformers": lambda: _transformers(folder)} if name == "DPT_Large" else {}
+    peers: dict[str, Callable[[], Run]] = {}
+    if name == "DPT_Large":
+        peers["transformers"] = lambda: transformers_dpt(folder)
     return {**peers, PLAIN: lambda: _plain(folder, name), "onnxruntime": lambda: _onnxruntime(folder, name),
             "OpenVINO": lambda: _openvino(folder, name)}
 
@@ -167,17 +169,17 @@ def _plain(folder: Path, name: str) -> Run:
     return run
 
 
-def _transformers(folder: Path) -> Run:
+def transformers_dpt(folder: Path, device: str = "cpu") -> Run:
     import torch
 
     from benchmarks.worker import dpt_of_transformers
     from depth import networks  # noqa: F401  (before it, so that torchvision is there for both)
 
-    network = dpt_of_transformers().from_pretrained(folder / "transformers-dpt-large").eval()
+    network = dpt_of_transformers().from_pretrained(folder / "transformers-dpt-large").eval().to(device)
 
     def run(batch: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
-            return network(torch.from_numpy(batch)).predicted_depth.numpy()
+            return network(torch.from_numpy(batch).to(device)).predicted_depth.cpu().numpy()
 
     return run
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from benchmarks.worker import load_hub_ready
-from depth import images, networks  # noqa: F401  (timm and torchvision)
+from depth import images
 from depth.models import find
 
 NETWORK, MODEL = load_hub_ready(Path(sys.argv[1]), sys.argv[2]), find(sys.argv[2])

@@ -8,6 +8,7 @@ Every action measures from the moment its words say; private memory is read from
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -58,19 +59,8 @@ def load_own(folder: Path, name: str, format: str) -> dict[str, object]:
 
 def load_hub(folder: Path, name: str) -> dict[str, object]:
     """torch.hub's way: build with random weights, read the checkpoint, copy it over."""
-    import torch
-
-    from depth.models import find
-    from depth.networks import FAMILIES
-
-    row = find(name)
-
-    def work():
-        network = FAMILIES[row.family](size=row.size, **row.network)
-        network.load_state_dict(torch.load(folder / f"{name}.pt", map_location="cpu", weights_only=True))
-        return network.eval()
-
-    return _timed(work)
+    import_everything()
+    return _timed(lambda: load_hub_ready(folder, name))
 
 
 def load_transformers(folder: Path, name: str) -> dict[str, object]:
@@ -111,14 +101,28 @@ def start_own(folder: Path, name: str, first: str) -> dict[str, object]:
             "engine": getattr(estimator, "engine", "eager")}
 
 
+def start_eager(folder: Path, name: str, first: str) -> dict[str, object]:
+    """`start_own` where nothing has been compiled yet."""
+    os.environ["DEPTHMAP_COMPILE"] = "0"
+    return start_own(folder, name, first)
+
+
 def start_hub(folder: Path, name: str, first: str) -> dict[str, object]:
-    load_hub_network = load_hub_ready(folder, name)
+    network = load_hub_ready(folder, name)
     if first == "depth":
-        _eager_depth(load_hub_network, folder, name)
+        _eager_depth(network, folder, name)
     return {"seconds": clock() - BORN, "private": private_bytes()}
 
 
+def import_everything() -> None:
+    """timm as everybody gets it: with torchvision and so with torch's compiler, which ours keeps out."""
+    import torch._dynamo  # noqa: F401
+
+    import depth.networks  # noqa: F401
+
+
 def load_hub_ready(folder: Path, name: str):
+    import_everything()
     import torch
 
     from depth.models import find
@@ -217,8 +221,8 @@ def export_onnx(folder: Path, name: str) -> dict[str, object]:
 
 
 ACTIONS = {action.__name__: action for action in (
-    load_own, load_hub, load_transformers, load_compiled, start_own, start_hub, start_transformers, grow_picture,
-    grow_batch, export_onnx, save_transformers)}
+    load_own, load_hub, load_transformers, load_compiled, start_own, start_eager, start_hub, start_transformers,
+    grow_picture, grow_batch, export_onnx, save_transformers)}
 
 
 def main(arguments: list[str]) -> None:

@@ -53,23 +53,21 @@ class FixedSameConv(nn.Module):
         return F.conv2d(F.pad(x, self.padding), self.weight, self.bias, **self.options)
 
 
-class EarlyProjection(nn.Module):
+class EarlyProjection(FusionBlock):
     """A fusion block that projects before it upsamples: the same, since bilinear weights sum to one.
 
     `doubles`: what the size comes to is always twice the path's.
     """
 
     def __init__(self, block: FusionBlock, doubles: bool):
-        super().__init__()
+        nn.Module.__init__(self)
         self.doubles = doubles
         for name, child in block.named_children():
             self.add_module(name, child)
         self.training = block.training
 
     def forward(self, path: torch.Tensor, skip: torch.Tensor | None, size: tuple[int, int]) -> torch.Tensor:
-        if skip is not None:
-            path = path + self.resConfUnit1(skip)
-        path = self.out_conv(self.resConfUnit2(path))
+        path = self.out_conv(self.fused(path, skip))
         extent = {"scale_factor": 2.0} if self.doubles else {"size": size}
         return F.interpolate(path, **extent, mode="bilinear", align_corners=True)
 

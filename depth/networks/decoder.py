@@ -52,11 +52,14 @@ class FusionBlock(nn.Module):
         self.out_conv = nn.Identity() if out is None else nn.Conv2d(width, out, 1)
 
     def forward(self, path: torch.Tensor, skip: torch.Tensor | None, size: tuple[int, int]) -> torch.Tensor:
+        path = F.interpolate(self.fused(path, skip), size=size, mode="bilinear", align_corners=True)
+        return self.out_conv(path)
+
+    def fused(self, path: torch.Tensor, skip: torch.Tensor | None) -> torch.Tensor:
+        """The path with its skip connection, refined, as large as it came."""
         if skip is not None:
             path = path + self.resConfUnit1(skip)
-        path = self.resConfUnit2(path)
-        path = F.interpolate(path, size=size, mode="bilinear", align_corners=True)
-        return self.out_conv(path)
+        return self.resConfUnit2(path)
 
 
 class Decoder(nn.Module):
