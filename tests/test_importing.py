@@ -66,6 +66,18 @@ print(torch.compiler.disable is before)
 """) == "True"
 
 
+def test_functions_may_be_kept_from_the_compiler_meanwhile():
+    assert told("""
+import sys, torch
+from depth.networks.importing import without_compiler
+with without_compiler():
+    seven = torch.compiler.disable(lambda: 7, reason="it is seven")
+    eight = torch.compiler.disable(recursive=False)(lambda: 8)
+loaded = "torch._dynamo" in sys.modules
+print(loaded, seven(), eight())
+""") == "False 7 8"
+
+
 def test_a_compiler_that_is_loaded_already_is_left_alone():
     assert told("""
 import sys, torch._dynamo

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
 
@@ -34,21 +34,28 @@ def declare_operators() -> torch.library.Library:
 def without_compiler() -> Iterator[None]:
     """While it is active, torchvision and timm are imported without torch's compiler, `torch._dynamo`.
 
-    Importing that takes as long as importing torch itself, and 85 MB. torchvision wants one function of it, for a call
+    Importing that takes as long as importing torch itself, and 66 MB. torchvision wants one function of it, for a call
     that may come later, and timm `torch.compiler.disable`, for decorators. The function is looked up when it is
     called, and for the decorator stands torch's own that waits for the first call. Where the compiler is
     loaded already, nothing is done.
     """
-    at_once, later = torch.compiler.disable, getattr(torch._compile, "_disable_dynamo", None)
-    if "torch._dynamo" in sys.modules or later is None:
+    if "torch._dynamo" in sys.modules or _disable is None:
         yield
         return
-    sys.modules[UTILS], torch.compiler.disable = _Utils(UTILS), later
+    at_once = torch.compiler.disable
+    sys.modules[UTILS], torch.compiler.disable = _Utils(UTILS), _disable_later
     try:
         yield
     finally:
         torch.compiler.disable = at_once
         _withdraw()
+
+
+_disable = getattr(getattr(torch, "_compile", None), "_disable_dynamo", None)  # not public
+
+
+def _disable_later(fn: Callable | None = None, recursive: bool = True, *, reason: str | None = None) -> Callable:
+    return _disable(fn, recursive)
 
 
 class _Utils(ModuleType):
