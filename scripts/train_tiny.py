@@ -3,9 +3,10 @@
     python scripts/train_tiny.py                   # renders, trains, writes depth/weights/tiny.safetensors
     python scripts/train_tiny.py --evaluate        # figures of the shipped weights on 500 held-out scenes
 
-The scene of each number, the crops of each step and the first weights follow from --seed. There are two rounds, each
+The scene of each number, the crops of each step and the first weights follow from --seed. There are three rounds, each
 from small pictures to full-size ones, in which the learning rate rises, stays, and falls: the first with AdamW, the
-second from its running mean with Muon. Interrupted training goes on from the last checkpoint in --work.
+others from the running mean of the one before with Muon. Interrupted training goes on from the last checkpoint in
+--work.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ WARM, DECAY = 100, 0.02  # the steps in which the learning rate rises; weight de
 ROUNDS = (  # until this step: the highest learning rate, the steps in which it falls
     (12_500, 2e-3, 5_000),
     (23_000, 1.5e-3, 6_500),
+    (39_000, 1.5e-3, 10_000),
 )
 STEPS = ROUNDS[-1][0]
 AT_ONCE = 1_500  # scenes to begin with; one more with each step
@@ -45,7 +47,10 @@ STAGES = (  # until this step: pictures in a step, their sizes, whether the loss
     (12_500, 8, ((192, 256), (256, 192), (256, 256), (160, 256)), True),
     (17_500, 32, ((96, 96), (96, 128), (128, 96)), True),
     (20_500, 16, ((128, 160), (160, 128), (160, 160)), True),
-    (math.inf, 8, ((192, 256), (256, 192), (256, 256), (160, 256)), True),
+    (23_000, 8, ((192, 256), (256, 192), (256, 256), (160, 256)), True),
+    (28_000, 32, ((96, 96), (96, 128), (128, 96)), True),
+    (33_000, 16, ((128, 160), (160, 128), (160, 160)), True),
+    (39_000, 8, ((192, 256), (256, 192), (256, 256), (160, 256)), True),
 )
 
 
@@ -64,7 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="train_tiny", description="Train or judge the bundled model.")
-    p.add_argument("--steps", type=int, default=STEPS, help=f"stop after so many steps (default {STEPS})")
+    p.add_argument("--steps", type=number_of_steps, default=STEPS, help=f"stop after so many steps (default {STEPS})")
     p.add_argument("--scenes", type=int, default=SCENES, help=f"training scenes to render (default {SCENES})")
     p.add_argument("--seed", type=int, default=SEED, help="scenes, crops and first weights follow from it")
     p.add_argument("--processes", type=int, default=1, help="training processes that share each batch (default 1)")
@@ -74,6 +79,15 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--evaluate", action="store_true", help="judge --weights on held-out scenes and stop")
     p.add_argument("--scenes-held-out", type=int, default=500)
     return p
+
+
+def number_of_steps(text: str) -> int:
+    count = int(text)
+    if not 0 < count <= STEPS:
+        raise argparse.ArgumentTypeError(
+            f"1 to {STEPS} are the recipe's, not {text}; more are a further round in ROUNDS and STAGES"
+        )
+    return count
 
 
 def train(rank: int, options: argparse.Namespace) -> None:
@@ -91,7 +105,7 @@ def train(rank: int, options: argparse.Namespace) -> None:
     first, learners = resume(checkpoint, network, mean)
     begun, losses = time.time(), []
     for step in range(first, options.steps):
-        if step == ROUNDS[0][0]:
+        if begins_round(step):
             network.load_state_dict(mean.state_dict())
             learners = optimizers(network, step)
         losses.append(one_step(step, rank, options, pool, network, learners))
@@ -160,6 +174,11 @@ def share_gradients(network: nn.Module, processes: int) -> None:
         gradient.copy_(part.view_as(gradient) / processes)
 
 
+def begins_round(step: int) -> bool:
+    """Does a round other than the first begin with this step?"""
+    return any(step == end for end, *_ in ROUNDS[:-1])
+
+
 def rate(step: int) -> float:
     """Learning rate: in each round a linear rise, a plateau, then a half cosine to nothing."""
     begin = 0
@@ -189,7 +208,7 @@ def fresh() -> nn.Module:
 
 
 def optimizers(network: nn.Module, step: int) -> list[torch.optim.Optimizer]:
-    """Who moves the weights in this step's round: AdamW, in the second round Muon where there are matrices."""
+    """Who moves the weights in this step's round: AdamW, from the second round on Muon where there are matrices."""
     matrices = [p for p in network.parameters() if step >= ROUNDS[0][0] and is_matrix(p)]
     taken = set(map(id, matrices))
     rest = [p for p in network.parameters() if id(p) not in taken]
