@@ -234,7 +234,8 @@ def no_collection() -> Iterator[None]:
     """Hold the cyclic garbage collector while much is imported or built.
 
     It would walk the hundred thousands of objects of torch and timm again and again: a third of the
-    time of importing them, and nine tenths of building a network.
+    time of importing them, and nine tenths of building a network. Afterwards all that is alive counts as
+    old, for young ones would all be walked at the next chance: a tenth of a second just when the model loads.
     """
     running = gc.isenabled()
     gc.disable()
@@ -242,6 +243,9 @@ def no_collection() -> Iterator[None]:
         yield
     finally:
         if running:
+            if not gc.get_freeze_count():  # what somebody else has frozen stays so
+                gc.freeze()
+                gc.unfreeze()  # into the oldest generation, and nothing has been walked
             gc.enable()
 
 

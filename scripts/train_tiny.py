@@ -3,7 +3,7 @@
     python scripts/train_tiny.py                   # renders, trains, writes depth/weights/tiny.safetensors
     python scripts/train_tiny.py --evaluate        # figures of the shipped weights on 500 held-out scenes
 
-The scene of each number, the crops of each step and the first weights follow from --seed. There are three rounds, each
+The scene of each number, the crops of each step and the first weights follow from --seed. There are four rounds, each
 from small pictures to full-size ones, in which the learning rate rises, stays, and falls: the first with AdamW, the
 others from the running mean of the one before with Muon. Interrupted training goes on from the last checkpoint in
 --work.
@@ -30,14 +30,15 @@ from depth.networks import build
 from scripts import depth_measures, scene_pool, scenes
 
 WEIGHTS = Path(__file__).parents[1] / "depth" / "weights" / "tiny.safetensors"
-SCENES, SEED = 18_000, 1
+SEED = 1
 WARM, DECAY = 100, 0.02  # the steps in which the learning rate rises; weight decay
-ROUNDS = (  # until this step: the highest learning rate, the steps in which it falls
-    (12_500, 2e-3, 5_000),
-    (23_000, 1.5e-3, 6_500),
-    (39_000, 1.5e-3, 10_000),
+ROUNDS = (  # until this step: the highest learning rate, the steps in which it falls, the number of scenes
+    (12_500, 2e-3, 5_000, 18_000),
+    (23_000, 1.5e-3, 6_500, 18_000),
+    (39_000, 1.5e-3, 10_000, 18_000),
+    (51_000, 1.5e-3, 8_000, 40_000),
 )
-STEPS = ROUNDS[-1][0]
+STEPS, SCENES = ROUNDS[-1][0], ROUNDS[-1][-1]
 AT_ONCE = 1_500  # scenes to begin with; one more with each step
 STAGES = (  # until this step: pictures in a step, their sizes, whether the losses that fit scale and shift count
     (800, 32, ((64, 64), (64, 96), (96, 64)), False),  # a fit that ranks nothing yet would only disturb
@@ -51,6 +52,9 @@ STAGES = (  # until this step: pictures in a step, their sizes, whether the loss
     (28_000, 32, ((96, 96), (96, 128), (128, 96)), True),
     (33_000, 16, ((128, 160), (160, 128), (160, 160)), True),
     (39_000, 8, ((192, 256), (256, 192), (256, 256), (160, 256)), True),
+    (43_000, 32, ((96, 96), (96, 128), (128, 96)), True),
+    (46_500, 16, ((128, 160), (160, 128), (160, 160)), True),
+    (51_000, 8, ((192, 256), (256, 192), (256, 256), (160, 256)), True),
 )
 
 
@@ -130,7 +134,7 @@ def one_step(
 ) -> float:
     size, shapes, fitted = next(stage[1:] for stage in STAGES if step < stage[0])
     shape = shapes[int(np.random.default_rng([options.seed, step]).integers(len(shapes)))]
-    ready = min(options.scenes, AT_ONCE + step)  # independent of how fast the renderer is
+    ready = min(options.scenes, scenes_of(step))
     pool.wait(ready)
     rng = np.random.default_rng([options.seed, step, rank])
     batch = scene_pool.draw(pool, rng, ready, size // options.processes, shape)
@@ -179,10 +183,15 @@ def begins_round(step: int) -> bool:
     return any(step == end for end, *_ in ROUNDS[:-1])
 
 
+def scenes_of(step: int) -> int:
+    """How many scenes a step draws from, however fast the renderer is."""
+    return min(AT_ONCE + step, next(count for end, _, _, count in ROUNDS if step < end))
+
+
 def rate(step: int) -> float:
     """Learning rate: in each round a linear rise, a plateau, then a half cosine to nothing."""
     begin = 0
-    for end, highest, fall in ROUNDS:
+    for end, highest, fall, _ in ROUNDS:
         if step < end:
             fallen = max(0.0, (step - end + fall) / fall)
             return highest * min(1.0, (step - begin + 1) / WARM) * 0.5 * (1 + math.cos(math.pi * fallen))

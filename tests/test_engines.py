@@ -152,6 +152,23 @@ def test_collection_comes_back_even_after_an_error():
     assert gc.isenabled()
 
 
+def test_what_was_made_without_collection_is_old_afterwards():
+    with no_collection():
+        made = [[] for _ in range(1000)]
+    assert {id(thing) for thing in made} <= {id(thing) for thing in gc.get_objects(generation=2)}
+
+
+def test_what_somebody_has_frozen_stays_frozen():
+    gc.freeze()
+    try:
+        frozen = gc.get_freeze_count()
+        with no_collection():
+            pass
+        assert gc.get_freeze_count() == frozen > 0
+    finally:
+        gc.unfreeze()
+
+
 def test_collection_stays_off_where_it_was_off():
     gc.disable()
     try:

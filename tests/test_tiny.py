@@ -217,11 +217,11 @@ def test_every_weight_has_exactly_one_optimizer(step):
     assert sorted(taken) == sorted(p.data_ptr() for p in network.parameters())
 
 
-BEGINNINGS = [0, *(end for end, _, _ in train_tiny.ROUNDS[:-1])]
+BEGINNINGS = [0, *(end for end, *_ in train_tiny.ROUNDS[:-1])]
 
 
 @pytest.mark.parametrize(("begin", "end", "highest", "fall"), [
-    (begin, *row) for begin, row in zip(BEGINNINGS, train_tiny.ROUNDS, strict=True)])
+    (begin, *row[:3]) for begin, row in zip(BEGINNINGS, train_tiny.ROUNDS, strict=True)])
 def test_learning_rate_rises_stays_and_falls_to_nothing_in_each_round(begin, end, highest, fall):
     rates = [train_tiny.rate(step) for step in (begin, end - fall - 900, end - fall - 1, end - 1)]
     assert rates[0] < 0.05 * rates[1]
@@ -231,6 +231,12 @@ def test_learning_rate_rises_stays_and_falls_to_nothing_in_each_round(begin, end
 
 def test_each_round_but_the_first_begins_anew():
     assert [step for step in range(train_tiny.STEPS) if train_tiny.begins_round(step)] == BEGINNINGS[1:]
+
+
+def test_scenes_grow_with_the_steps_up_to_the_rounds_own_number():
+    assert [train_tiny.scenes_of(step) for step in (0, 100)] == [train_tiny.AT_ONCE, train_tiny.AT_ONCE + 100]
+    assert [train_tiny.scenes_of(end - 1) for end, *_ in train_tiny.ROUNDS[1:]] == [
+        count for *_, count in train_tiny.ROUNDS[1:]]
 
 
 @pytest.mark.parametrize("count", ["0", str(train_tiny.STEPS + 1)])
