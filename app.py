@@ -9,23 +9,6 @@ Endpoints for programs have an `api_name`; everything else is private to the pag
 from __future__ import annotations
 
 import argparse
-import html
-import inspect
-import json
-import os
-import shutil
-import sys
-import tempfile
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
-from importlib.util import find_spec
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from depth.video import VideoOptions
 
 
 def read_options(argv: list[str] | None = None) -> argparse.Namespace:
@@ -51,9 +34,27 @@ def login(text: str) -> tuple[str, str]:
 if __name__ == "__main__":
     read_options()  # before the slow imports: --help and typing errors are answered at once
 
+import html
+import inspect
+import json
+import os
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from depth.video import VideoOptions
+
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported
 
-from depth.engines import no_collection  # noqa: E402
+from depth.engines import no_collection
 
 
 @contextmanager
@@ -80,21 +81,21 @@ with no_collection(), no_stubs():
     import gradio as gr
     from gradio.utils import get_upload_folder
 
-import numpy as np  # noqa: E402
+import numpy as np
 
-from cache import access, board, report, rest  # noqa: E402
-from cache.actions import Actions, export_name  # noqa: E402
-from cache.errors import DepthmapError, ImageError, NotAvailable, UsageError  # noqa: E402
-from cache.records import FORMATS, Plan, to_json  # noqa: E402
-from cache.turns import RUNNING, WAITING  # noqa: E402
-from depth import batch, estimator, images, live, render, results, sources, zerogpu  # noqa: E402
-from depth.geometry import FOV, Calibration  # noqa: E402
-from depth.models import DEFAULT, MODELS, find  # noqa: E402
-from depth.outputs import FORMATS as DEPTH_FORMATS  # noqa: E402
-from depth.outputs import Options  # noqa: E402
-from depth.results import Look, Result  # noqa: E402
-from depth.solid import EDGES  # noqa: E402
-from depth.stereo import STRENGTH  # noqa: E402
+from cache import FORMATS, access, board, report, rest
+from cache.actions import Actions, export_name
+from cache.errors import DepthmapError, ImageError, NotAvailable, UsageError
+from cache.records import Plan, to_json
+from cache.turns import RUNNING, WAITING
+from depth import batch, estimator, images, live, render, results, sources, zerogpu
+from depth.geometry import FOV, Calibration
+from depth.models import DEFAULT, MODELS, find
+from depth.outputs import FORMATS as DEPTH_FORMATS
+from depth.outputs import Options
+from depth.results import Look, Result
+from depth.solid import EDGES
+from depth.stereo import STRENGTH
 
 THEME = gr.themes.Default(primary_hue="indigo", neutral_hue="slate", font=("system-ui", "sans-serif"),
                           font_mono=("ui-monospace", "monospace"))  # fonts of the machine: nothing is fetched

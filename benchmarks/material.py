@@ -129,14 +129,14 @@ def _compiled(name: str, material: Material) -> None:
     The large one in every kind, since each has a bar.
     """
     from benchmarks import inference
-    from depth import compiled
+    from depth import compiled, making
 
     whole = compiled.runnable(find(name)) if name == LARGE else (compiled.makeable(find(name)),)
     for kind in filter(None, (*whole, compiled.makeable(find(name), dtype="int8"))):
-        if inference.artefact(material.folder, name, kind) is None and not compiled.failed_lately(
+        if inference.artefact(material.folder, name, kind) is None and not making.failed_lately(
                 find(name), kind, material.cache):
             say(f"compiling {name} ({kind})")
-            compiled.make(find(name), kind, material.cache)  # says why not
+            making.make(find(name), kind, material.cache)  # says why not
 
 
 def peers(material: Material, names: list[str]) -> None:

@@ -13,9 +13,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cache import FORMATS
 from cache.errors import DepthmapError, NotAvailable, UnknownModel, UsageError
 from cache.jobs import DONE, FAILED, Job, Jobs
-from cache.records import FORMATS, ModelEntry, Plan
+from cache.records import ModelEntry, Plan
 
 if TYPE_CHECKING:
     from cache.manager import ModelManager

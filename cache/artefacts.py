@@ -18,16 +18,17 @@ import json
 import os
 import shutil
 import stat
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cache import locks
 from cache.files import sha256
-from cache.records import Artefact
+
+if TYPE_CHECKING:
+    from cache.records import Artefact  # who only opens an artefact starts without the records
 
 FOLDER = "compiled"
 MANIFEST = "manifest.json"
@@ -78,6 +79,8 @@ def publish(folder: Path, facts: Facts, write: Callable[[Path], Mapping[str, Any
 
     `write` returns more for the manifest. If it raises, nothing is left behind.
     """
+    import tempfile
+
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
     temporary = Path(tempfile.mkdtemp(prefix=".", suffix=".tmp", dir=folder))
@@ -135,6 +138,8 @@ def listed(folder: Path, current: Callable[[Facts], bool] = lambda facts: True) 
     """Everything in the folder, by a cheap look that hashes nothing."""
     name = folder.parent.name
     if folder.is_symlink():
+        from cache.records import Artefact
+
         return (Artefact(name, "-", folder, "foreign", 0, 0.0, "it is a link"),)
     busy = locks.is_held(_lock(folder))
     found = []
@@ -183,6 +188,8 @@ def _note(folder: Path, facts: Facts) -> Path:
 
 def _look(name: str, path: Path, busy: bool, current: Callable[[Facts], bool]) -> Artefact:
     """What this entry of the folder is."""
+    from cache.records import Artefact
+
     facts = path.lstat()
     size = sum(file.lstat().st_size for file in _entries(path)) if path.is_dir() else facts.st_size
     if path.name.endswith(_FAILED):

@@ -9,11 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cache import FORMATS
 from cache.errors import WrongCheckpoint
 from cache.files import check, link_or_copy, require_space
 from cache.hub import Progress, ProgressCallback, RemoteFile
 from cache.manifest import Manifest, Source
-from cache.records import FORMATS, Checkpoint
+from cache.records import Checkpoint
 from cache.store import Folder
 
 if TYPE_CHECKING:

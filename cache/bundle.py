@@ -16,18 +16,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
-from uuid import uuid4
 
-from cache import exchange, locks
+from cache import FORMATS, exchange, locks
 from cache.ask import Ask
 from cache.building import to_official
 from cache.errors import IntegrityError, InvalidModelFile, NotAvailable, UsageError
-from cache.files import CHUNK, check, disk_errors, open_regular, publish, require_space, sha256
+from cache.files import CHUNK, check, disk_errors, open_regular, publish, require_space, sha256, unique
 from cache.formats.layout import refuse
 from cache.formats.pt_gate import check_directory
 from cache.hub import Progress
 from cache.manifest import Manifest, Source
-from cache.records import FORMATS, Exported
+from cache.records import Exported
 from cache.store import UNPACKING
 
 INDEX = "bundle.json"
@@ -179,7 +178,7 @@ def _unpack(archive: zipfile.ZipFile, model: _Model, directory: Path, cleanup: c
     from cache import formats
     from cache.formats import layout
 
-    folder = directory / f"{UNPACKING}{uuid4().hex[:8]}"
+    folder = directory / f"{UNPACKING}{unique()}"
     cleanup.callback(_remove_folder, folder)
     with disk_errors(directory, "unpack the bundle"):
         folder.mkdir()

@@ -163,7 +163,7 @@ def remove_unrecorded(folder: Folder, manifest: Manifest) -> None:
 
 
 def _payloads(folder: Folder) -> Iterator[Path]:
-    from cache.records import FORMATS
+    from cache import FORMATS
 
     return (path for format in FORMATS if (path := folder.file(format)).exists())
 

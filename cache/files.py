@@ -13,7 +13,6 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
-from uuid import uuid4
 
 from cache.errors import CacheError, CachePermission, Cancelled, InvalidModelFile, NoSpace
 
@@ -78,13 +77,18 @@ def check(cancel: threading.Event | None) -> None:
         raise Cancelled("Stopped on request.", next_step="Start again to go on where it stopped.")
 
 
+def unique() -> str:
+    """Eight random hex digits, for a name that nobody else takes."""
+    return os.urandom(4).hex()
+
+
 def publish(target: Path, write: Callable[[Path], None]) -> None:
     """Let `write` fill a temporary file beside `target`, then make it durable and rename it there.
 
     At every moment `target` is the whole old file or the whole new one, and after a return it
     survives a power cut. Leaves no temporary behind unless the process is killed.
     """
-    temporary = target.with_name(f".{target.name}.{uuid4().hex[:8]}.tmp")
+    temporary = target.with_name(f".{target.name}.{unique()}.tmp")
     try:
         write(temporary)
         sync_file(temporary)

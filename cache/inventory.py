@@ -13,13 +13,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from cache import hub, locks, notebook, places
+from cache import FORMATS, hub, locks, notebook, places
 from cache.errors import DepthmapError, UsageError
 from cache.files import existing, size_of, unique_bytes
 from cache.hub import RemoteFile
 from cache.manifest import Manifest
 from cache.records import (
-    FORMATS,
     Artefact,
     Checkpoint,
     FileEntry,
@@ -53,9 +52,10 @@ def info(store: Store, checkpoints: Sequence[Checkpoint], formats: tuple[str, ..
                    for format in FORMATS if (of := [file for file in files if file.format == format]))
     size, unique = sum(file.size for file in files), sum(file.unique for file in files)
     entries = tuple(entry if detailed else replace(entry, files=()) for entry in entries)
-    state = health(store, checkpoints, formats, quota, known_models).state
+    made = artefacts(store, checkpoints)
+    state = health(store, checkpoints, formats, quota, known_models, made).state
     return Info(store.directory, places.hub_directory(), sum(entry.cached for entry in entries), len(files), size,
-                unique, size - unique, free(store), quota, state, totals, entries, artefacts(store, checkpoints))
+                unique, size - unique, free(store), quota, state, totals, entries, made)
 
 
 def models(store: Store, checkpoints: Sequence[Checkpoint], formats: tuple[str, ...]) -> tuple[ModelEntry, ...]:
@@ -133,9 +133,10 @@ def _located(folder: Folder, checkpoint: Checkpoint) -> tuple[RemoteFile, Path] 
 # -- health ----------------------------------------------------------------------------------------
 
 def health(store: Store, checkpoints: Sequence[Checkpoint], formats: tuple[str, ...], quota: int | None,
-           entries: tuple[ModelEntry, ...] | None = None) -> Health:
-    """`entries`: of all models, if they are at hand."""
+           entries: tuple[ModelEntry, ...] | None = None, made: tuple[Artefact, ...] | None = None) -> Health:
+    """`entries` of all models and what is `made` of them, if they are at hand."""
     entries = models(store, checkpoints, formats) if entries is None else entries
+    made = artefacts(store, checkpoints) if made is None else made
     problems = [problem for item in entries for problem in _problems(store.folder(item.name), item)]
     problems += [Problem("quarantined", "warning", path, size=size_of(path), detail=_reason(path))
                  for path in store.quarantined() if path.suffix != ".reason"]
@@ -144,7 +145,7 @@ def health(store: Store, checkpoints: Sequence[Checkpoint], formats: tuple[str, 
     problems += [Problem("orphan", "warning", store.directory / name, name)
                  for name in store.folders() if name not in names]
     problems += [Problem(PROBLEMS[one.state], "warning", one.path, one.name, one.size, one.reason)
-                 for one in artefacts(store, checkpoints) if one.state in PROBLEMS]
+                 for one in made if one.state in PROBLEMS]
     problems += _surroundings(store, quota)
     worst = {problem.severity for problem in problems}
     state = "broken" if "broken" in worst else "warning" if worst else "ok"

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from cache import hub, notebook, places
+from cache import FORMATS, hub, notebook, places
 from cache.ask import Ask
 from cache.building import Tensors, build, describe, estimate, to_official
 from cache.errors import (
@@ -26,7 +26,7 @@ from cache.errors import (
 from cache.files import existing, require_space, sha256
 from cache.hub import Progress, RemoteFile
 from cache.manifest import Manifest, Payload
-from cache.records import FORMATS, Weights
+from cache.records import Weights
 from cache.recovery import recorded
 
 PATIENCE = 1.0  # seconds to wait for a lock where weights are in hand already

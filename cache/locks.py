@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -88,6 +87,8 @@ def _holder_file(path: Path) -> Path:
 
 
 def _sign(path: Path, doing: str) -> None:
+    import socket
+
     note = {"pid": os.getpid(), "host": socket.gethostname(), "doing": doing, "since": time.time()}
     with contextlib.suppress(OSError):
         _holder_file(path).write_text(json.dumps(note))

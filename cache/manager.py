@@ -1,7 +1,8 @@
 """`ModelManager`: everything the cache can do, as one library class behind every face.
 
 Each method returns a frozen record (see `records.py`) and raises only errors of `errors.py`.
-Methods may be called from several threads and several processes at once.
+Methods may be called from several threads and several processes at once. Each imports what it alone needs, so
+that a look into the cache costs no more than the look.
 """
 
 from __future__ import annotations
@@ -11,14 +12,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from cache import bundle, exchange, formats, inventory, loading, places, plans, verifying
+from cache import FORMATS, inventory, places
 from cache.artefacts import Maker
 from cache.ask import Ask
 from cache.errors import NotAvailable, UsageError
 from cache.files import open_regular
 from cache.hub import ProgressCallback
 from cache.records import (
-    FORMATS,
     Checkpoint,
     Exported,
     Health,
@@ -70,12 +70,16 @@ class ModelManager:
         built again. offline True never opens a socket; None asks `HF_HUB_OFFLINE`.
         Raises NotAvailable when no copy is left, with one line per copy tried.
         """
+        from cache import loading
+
         return loading.open_weights(self._ask(name, None, progress, cancel, offline))
 
     def download(self, name: str, formats: Sequence[str] | None = None, *,
                  progress: ProgressCallback | None = None,
                  cancel: threading.Event | None = None) -> ModelEntry:
         """Make the formats (None: the manager's) present and verified; fetch only what is needed."""
+        from cache import loading
+
         ask = self._ask(name, formats, progress, cancel)
         loading.ensure(ask)
         return self._entry(ask.checkpoint)
@@ -94,6 +98,8 @@ class ModelManager:
 
         A model that was named but has no copy gives one "missing" verdict.
         """
+        from cache import verifying
+
         chosen = self.checkpoints if names is None else [self.find(name) for name in _listed(names)]
         verdicts = [verdict for checkpoint in chosen for verdict in verifying.verify(
             self.store.folder(checkpoint.name), checkpoint, names is not None, progress, cancel)]
@@ -105,6 +111,8 @@ class ModelManager:
     def convert(self, name: str, format: str, *, progress: ProgressCallback | None = None,
                 cancel: threading.Event | None = None) -> ModelEntry:
         """Make one more format of a cached model. Raises NotAvailable if no good copy is here."""
+        from cache import loading
+
         ask = self._ask(name, [format], progress, cancel, offline=True)
         loading.ensure(ask)
         return self._entry(ask.checkpoint)
@@ -117,6 +125,8 @@ class ModelManager:
         dtype "fp16" or "bf16" converts floating tensors (not in bundles). name None with "bundle"
         packs every cached model.
         """
+        from cache import bundle, exchange
+
         path = Path(path)
         format = self._export_format(path, format)
         if format == "bundle":
@@ -136,6 +146,8 @@ class ModelManager:
 
         name None works when the tensors fit exactly one model. A bundle enters whole or not at all.
         """
+        from cache import bundle, exchange, formats
+
         path = Path(path)
         chosen = [self.find(name)] if name else self.checkpoints
         asks = [self._ask(checkpoint.name, None, progress, cancel, offline=True) for checkpoint in chosen]
@@ -153,6 +165,8 @@ class ModelManager:
     def clear(self, names: Sequence[str] | str | None = None, *, all: bool = False,
               dry_run: bool = False) -> Plan:
         """Remove models from the own cache; the Hub client's cache is never touched."""
+        from cache import plans
+
         if all == bool(names):
             raise UsageError("Say which models to clear, or all.", expected=", ".join(self.names))
         chosen = self.checkpoints if all else [self.find(name) for name in dict.fromkeys(_listed(names))]
@@ -165,12 +179,16 @@ class ModelManager:
         The quota evicts derived formats first, then compiled networks, then models by last use; never a
         kept model, never one that is open in a live process.
         """
+        from cache import plans
+
         plan = plans.optimize_plan(self.store, self.checkpoints, self.formats, self.max_bytes,
                                    lambda checkpoint: self._ask(checkpoint.name, None, None, None, offline=True))
         return plan if dry_run else self.execute(plan)
 
     def execute(self, plan: Plan) -> Plan:
         """Do exactly the steps of a plan made by `clear` or `optimize` with dry_run."""
+        from cache import plans
+
         return plans.execute(self.store, plan, lambda name: self._ask(name, None, None, None, offline=True))
 
     def keep(self, name: str, kept: bool = True) -> ModelEntry:
@@ -204,6 +222,8 @@ class ModelManager:
     @staticmethod
     def _export_format(path: Path, format: str | None) -> str:
         if format is None:
+            from cache import formats
+
             return formats.by_suffix(path)
         format = format.lower().lstrip(".")
         if format not in (*FORMATS, "bundle"):

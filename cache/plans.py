@@ -13,12 +13,12 @@ from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
-from cache import artefacts, hub, inventory, locks, notebook
+from cache import FORMATS, artefacts, hub, inventory, locks, notebook
 from cache.ask import Ask
 from cache.errors import CacheError, DepthmapError, IntegrityError, UsageError, WeightsError
 from cache.files import disk_errors, is_temporary, link_or_copy, publish, unique_bytes
 from cache.loading import check_located, repair
-from cache.records import FORMATS, Artefact, Checkpoint, FileEntry, ModelEntry, Plan, Step
+from cache.records import Artefact, Checkpoint, FileEntry, ModelEntry, Plan, Step
 from cache.store import MANIFEST, STEM, UNPACKING, Folder, Store
 
 GRACE = 3600.0  # seconds: an interrupted download may be wanted again

@@ -13,8 +13,6 @@ from typing import Any
 
 from cache.remote import RemoteFile
 
-FORMATS = ("pt", "h5", "pkl", "safetensors")  # in the order in which loading tries them
-
 
 @dataclass(frozen=True)
 class Checkpoint:

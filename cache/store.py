@@ -25,12 +25,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
 from cache import artefacts, locks, notebook
 from cache import manifest as manifests
 from cache.errors import DepthmapError, IntegrityError, InvalidModelFile, UsageError
-from cache.files import disk_errors, is_temporary, open_regular, publish, sha256
+from cache.files import disk_errors, is_temporary, open_regular, publish, sha256, unique
 from cache.manifest import Manifest, Payload
 from cache.records import Artefact
 
@@ -170,7 +169,7 @@ class Folder:
 
     def quarantine(self, path: Path, reason: str) -> Path | None:
         """Move a bad copy out of the way; returns where it lies now, None if it is gone already."""
-        target = self.store.directory / ".quarantine" / f"{self.name}-{path.name}-{uuid4().hex[:8]}"
+        target = self.store.directory / ".quarantine" / f"{self.name}-{path.name}-{unique()}"
         with disk_errors(path, "move a bad copy to quarantine"):
             target.parent.mkdir(parents=True, exist_ok=True)
             try:

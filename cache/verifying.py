@@ -8,12 +8,12 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from cache import artefacts, hub, notebook
+from cache import FORMATS, artefacts, hub, notebook
 from cache.errors import DepthmapError, IntegrityError, InvalidModelFile
 from cache.files import check, sha256
 from cache.hub import Progress, ProgressCallback
 from cache.manifest import Manifest
-from cache.records import FORMATS, Checkpoint, Verdict
+from cache.records import Checkpoint, Verdict
 from cache.store import MANIFEST, Folder
 
 

@@ -4,33 +4,14 @@ Exit code 0: everything is done; 1: something failed, and a sentence says what; 
 wrong; 130: interrupted (what is done is kept, nothing is half-written).
 """
 
-# ruff: noqa: T201 - a command prints
+# ruff: noqa: E402, T201 - it reads its arguments before the slower imports, and a command prints
 from __future__ import annotations
 
 import argparse
-import json
-import signal
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import closing
-from dataclasses import asdict
-from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from cache.errors import DepthmapError, UnknownModel, UsageError
-from depth import batch, render
-from depth.batch import Estimator, Record
+from depth.choices import COLORMAPS, ENDINGS
 from depth.models import DEFAULT, MODELS, find
-from depth.outputs import FORMATS, Options, digest
-from depth.sources import is_zip
-
-if TYPE_CHECKING:
-    from depth.video import VideoOptions
-
-CLIPS = {".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".ts", ".mts", ".mpg", ".mpeg", ".ogv", ".flv", ".wmv",
-         ".3gp"}
 
 EXAMPLES = """examples:
   python -m depth photo.jpg -o depth                      depth/photo_depth16.png
@@ -51,8 +32,8 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--weights", type=Path, metavar="FILE", help="a checkpoint of your own for this model")
     top.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1 (default: a GPU if there is one)")
     top.add_argument("--format", default="png16", metavar="NAMES",
-                     help=f"comma-separated from {', '.join(FORMATS)} (default: %(default)s)")
-    top.add_argument("--colormap", default="inferno", choices=render.COLORMAPS, help="of png and of clips")
+                     help=f"comma-separated from {', '.join(ENDINGS)} (default: %(default)s)")
+    top.add_argument("--colormap", default="inferno", choices=COLORMAPS, help="of png and of clips")
     top.add_argument("--invert", action="store_true", help="dark is near")
     top.add_argument("--zip", action="store_true", help="OUT is a zip whatever its name")
     top.add_argument("--overwrite", action="store_true", help="do again what is there already")
@@ -69,12 +50,43 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+if __name__ == "__main__":
+    ASKED = parser().parse_args()  # before the slower imports: --help and typing errors are answered at once
+
+import json
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import asdict
+from functools import cache, partial
+from typing import TYPE_CHECKING
+
+from cache.errors import DepthmapError, UnknownModel, UsageError
+from depth import batch
+from depth.batch import Estimator, Record
+from depth.outputs import Options, digest
+from depth.sources import is_zip
+
+if TYPE_CHECKING:
+    from depth.video import VideoOptions
+
+CLIPS = {".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".ts", ".mts", ".mpg", ".mpeg", ".ogv", ".flv", ".wmv",
+         ".3gp"}
+
+
 def main(argv: list[str] | None = None, *, estimator: Estimator | None = None) -> int:
     """Run the command; the exit code. `estimator` replaces the one that the arguments name."""
     try:
         args = parser().parse_args(argv)
     except SystemExit as done:  # argparse has printed help or the mistake
         return int(done.code or 0)
+    return run(args, estimator)
+
+
+def run(args: argparse.Namespace, estimator: Estimator | None = None) -> int:
+    """`main` after the command line has been read."""
     try:
         with closing(_records(args, estimator)) as records:
             return _finish(args, list(_shown(args, records)))
@@ -225,4 +237,4 @@ def _stop(signal_number: int, frame: object) -> None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, _stop)  # a polite kill is an interrupt: clean up, then go
-    sys.exit(main())
+    sys.exit(run(ASKED))

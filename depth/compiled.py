@@ -16,23 +16,15 @@ import importlib.util
 import json
 import logging
 import os
-import platform
-import signal
-import subprocess
 import sys
-import tempfile
-import threading
-import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cache import artefacts
-from cache.errors import CacheBusy, DepthmapError, UsageError
-from depth.devices import free_memory
+from cache.errors import UsageError
 from depth.engines import Compiled, Engine, Int8, Onnx, Sizes, kinds, sizes_of
 from depth.models import Model, find
 
@@ -40,12 +32,8 @@ if TYPE_CHECKING:
     import torch
 
 CODE, GRAPH, CONSTANTS = "network.pt2", "network.onnx", "constants.safetensors"
-TIMEOUT = 1800.0  # seconds; the largest network takes 70 to 350, the latter on a busy machine
 INLINED = 16  # numbers; torch 2.13 inlines up to 8
-MEMORY = {"aoti": 1.5, "onnx": 4.5, "int8": 4.5}  # what making takes, times the weights, and
-MEMORY_BESIDE = 700 << 20  # bytes more
 LAYOUT = 1  # of the artefact; raise it when an older one must not be loaded
-_ROOT = Path(__file__).resolve().parents[1]
 _NEEDS: dict[str, dict[str, tuple[str, ...]]] = {
     "onnx": {"run": ("onnxruntime",), "make": ("onnxruntime", "onnx", "onnxscript", "torch")},
     "int8": {"run": ("onnxruntime",), "make": ("onnxruntime", "onnx", "onnxscript", "torch")},
@@ -132,79 +120,6 @@ def _constants(path: Path, names: Mapping[str, str], tensors: Mapping[str, torch
     return found
 
 
-def make(model: Model, kind: str, directory: Path, *, timeout: float = TIMEOUT) -> str | None:
-    """Make the artefact in a process of low priority; None if it is there afterwards, else why not.
-
-    `directory` is the cache that holds the weights and gets the artefact. Two processes never make the
-    same: the second one returns at once. Why it failed is remembered (`failed_lately`).
-    """
-    folder = artefacts.folder_of(directory, model.name)
-    if reason := _too_large(model, kind):  # perhaps not for long, so it is not remembered
-        log.warning("%s stays uncompiled: %s.", model.name, reason)
-        return reason
-    try:
-        with artefacts.making(folder):
-            reason = _make(model, kind, directory, timeout)
-            _remember(folder, facts(model, kind, weights=""), reason)
-    except CacheBusy:
-        return "another process makes it already"
-    except (DepthmapError, OSError) as error:  # a cache that cannot be written
-        reason = sentence(error)
-    if reason:
-        log.warning("%s stays uncompiled: %s.", model.name, reason)
-    return reason
-
-
-def _too_large(model: Model, kind: str) -> str | None:
-    """Why there is too little memory to make it; a system that runs out of it may end the server instead."""
-    needed, free = MEMORY_BESIDE + int(MEMORY[kind] * 4 * model.parameters), free_memory()
-    if free is None or free >= needed:
-        return None
-    return f"making it takes {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free"
-
-
-def _make(model: Model, kind: str, directory: Path, timeout: float) -> str | None:
-    """Make it; whatever the compilers leave lies in the model's folder, where `optimize` finds it after a crash."""
-    folder = artefacts.folder_of(directory, model.name)
-    with tempfile.TemporaryDirectory(prefix=".", suffix=".tmp", dir=folder, ignore_cleanup_errors=True) as scratch:
-        return _run([sys.executable, "-m", "depth.compiling", model.name, kind, str(directory)], timeout,
-                    TMPDIR=scratch, TORCHINDUCTOR_CACHE_DIR=scratch, TORCHINDUCTOR_COMPILE_THREADS="1")
-
-
-def _remember(folder: Path, about: Mapping[str, Any], reason: str | None) -> None:
-    if reason:
-        artefacts.note_failure(folder, about, reason)
-    else:
-        artefacts.forget_failure(folder, about)
-
-
-def failed_lately(model: Model, kind: str, directory: Path) -> str | None:
-    """Why making it failed within the last week with this installation; None: it may be tried."""
-    return artefacts.failure(artefacts.folder_of(directory, model.name), facts(model, kind, weights=""))
-
-
-def make_later(model: Model, kind: str, directory: Path, done: Callable[[], object]) -> threading.Thread | None:
-    """`make` on a thread of its own, one at a time in this process; calls `done` if the artefact is there.
-
-    Nothing is made that failed lately, or for an owner of `done` that is gone when its turn comes.
-    """
-    if failed_lately(model, kind, directory):
-        return None
-    wanted = weakref.WeakMethod(done)
-
-    def work() -> None:
-        with _ONE_AT_A_TIME:
-            if wanted() and make(model, kind, directory) is None and (go_over := wanted()):
-                go_over()
-
-    thread = threading.Thread(target=work, name=f"compile-{model.name}", daemon=True)
-    thread.start()
-    return thread
-
-
-_ONE_AT_A_TIME = threading.Lock()
-
-
 def is_current(about: Mapping[str, Any], digest: str | None) -> bool:
     """Would this installation load an artefact of these facts for the model's tensors of this digest?
 
@@ -212,34 +127,6 @@ def is_current(about: Mapping[str, Any], digest: str | None) -> bool:
     """
     wanted = about["weights"] if about["kind"] == "aoti" else digest  # machine code serves any weights of its shapes
     return digest is not None and dict(about) == facts(find(about["model"]), about["kind"], wanted)
-
-
-def _run(command: list[str], timeout: float, **environment: str) -> str | None:
-    """The last line that the command wrote to stderr, if it failed; None if it went well."""
-    with tempfile.TemporaryFile("w+") as errors:
-        child = subprocess.Popen(command, cwd=_ROOT, env={**os.environ, **environment}, stdin=subprocess.DEVNULL,
-                                 stdout=subprocess.DEVNULL, stderr=errors, start_new_session=True)
-        try:
-            code = child.wait(timeout)
-        except subprocess.TimeoutExpired:
-            return f"it took longer than {timeout:g} seconds"
-        finally:
-            _end(child)
-        if code == 0:
-            return None
-        errors.seek(0)
-        lines = [line.strip() for line in errors.read()[-10_000:].splitlines() if line.strip()]
-        return (lines[-1][:300] if lines else f"the compiler ended with code {code}").rstrip(".")
-
-
-def _end(child: subprocess.Popen) -> None:
-    """End the process, if it runs still, and the compilers it started."""
-    if child.poll() is None:
-        if hasattr(os, "killpg"):
-            os.killpg(child.pid, signal.SIGKILL)
-        else:
-            child.kill()
-        child.wait()
 
 
 def _network(model: Model) -> str:
@@ -259,7 +146,9 @@ def _code() -> str:
 @lru_cache(maxsize=1)
 def machine() -> str:
     """The processor: its name and a digest of its abilities. Machine code for another one may not run here."""
-    name, abilities = platform.processor(), ""
+    import platform
+
+    name, abilities = "", ""
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             word, _, value = line.partition(":")
@@ -270,6 +159,7 @@ def machine() -> str:
                 break
     except OSError:
         pass
+    name = name or platform.processor()  # which starts a process
     return f"{sys.platform} {platform.machine()} {name} {hashlib.sha256(abilities.encode()).hexdigest()[:8]}"
 
 
@@ -284,6 +174,8 @@ def _has(*packages: str) -> bool:
 
 @lru_cache(maxsize=4)
 def _version(package: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version(package)
     except PackageNotFoundError:

@@ -8,7 +8,8 @@
 Every engine has `name`, `bytes` (what its weights take), `accepts(h, w)`, and is called with normalised
 pictures, float32 `N×3×h×w`, for relative inverse depth, float32 `N×h×w`. Sizes are checked before the
 call: machine code that is given a size it was not made for answers with nonsense. Which engine serves
-best is measured, not guessed; the figures stand in docs/SPEED.md.
+best is measured, not guessed; the figures stand in docs/SPEED.md. Importing this file imports no numpy: who
+looks into the cache asks here which sizes a compiled network takes.
 """
 
 from __future__ import annotations
@@ -22,9 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-
 if TYPE_CHECKING:
+    import numpy as np
     import torch
     from torch import nn
 
@@ -138,6 +138,7 @@ class Compiled:
         return self._sizes.accept(h, w)
 
     def __call__(self, batch: np.ndarray) -> np.ndarray:
+        import numpy as np
         import torch
 
         _refuse_unless(self.accepts(*batch.shape[2:]), batch)

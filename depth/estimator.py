@@ -85,13 +85,17 @@ class MiDaSDepthEstimator:
         kind = self._wanted()
         if kind is None:
             return "nothing is compiled for this device, number type or setting" if self.engine == "eager" else None
-        return compiled.make(self.model, kind, self._cache.store.directory) or self._go_over()
+        from depth import making
+
+        return making.make(self.model, kind, self._cache.store.directory) or self._go_over()
 
     def compile_later(self) -> None:
         """`compile` in the background, where the settings allow it and it did not fail lately; this one goes on."""
         kind = self._wanted()
         if kind is not None:
-            compiled.make_later(self.model, kind, self._cache.store.directory, self._go_over)
+            from depth import making
+
+            making.make_later(self.model, kind, self._cache.store.directory, self._go_over)
 
     def predict(self, image: Picture) -> DepthMap:
         """Relative inverse depth at the picture's own size: larger is nearer, no unit.
@@ -161,10 +165,12 @@ class MiDaSDepthEstimator:
         """The eight-bit network, made now if there is none yet. Raises UsageError where it cannot be had."""
         reason, fast = self._why_not_eight_bits(weights), None
         if reason is None and (fast := self._ready("int8")) is None:
+            from depth import making
+
             supply.tensors(self.model, cache=self._cache, progress=progress, cancel=cancel)  # fetched, if need be
             directory = self._cache.store.directory
-            reason = (compiled.failed_lately(self.model, "int8", directory)
-                      or compiled.make(self.model, "int8", directory))
+            reason = (making.failed_lately(self.model, "int8", directory)
+                      or making.make(self.model, "int8", directory))
             fast = None if reason else self._ready("int8")
         if fast is None:
             raise UsageError(f"There is no eight-bit {self.model.name}.", got=reason or "it could not be opened",

@@ -15,7 +15,6 @@ Sources
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -386,6 +385,8 @@ DEFAULT = _default()  # where no model is named
 
 
 def _unknown(name: object) -> UnknownModel:
+    import difflib
+
     close = difflib.get_close_matches(_fold(name), _ROWS, n=3, cutoff=0.5)
     nearest = list(dict.fromkeys(_ROWS[word].name for word in close))
     known = ", ".join(row.name for row in MODELS)

@@ -17,17 +17,18 @@ from uuid import uuid4
 
 from cache.errors import UsageError
 from depth import render
+from depth.choices import ENDINGS
 from depth.depthmap import DepthMap
 
 LEDGER = ".depthmap"  # folder inside the output folder, one JSON-lines file per writer
 
-# What a format is called: how its files end, and how one is written.
-FORMATS: dict[str, tuple[str, Callable[[Path, DepthMap, Options], object]]] = {
-    "png16": ("_depth16.png", lambda path, depth, how: render.save_png16(path, depth.values, model=depth.model)),
-    "npy": ("_depth.npy", lambda path, depth, how: render.save_npy(path, depth.values)),
-    "pfm": ("_depth.pfm", lambda path, depth, how: render.save_pfm(path, depth.values)),
-    "png": ("_depth.png", lambda path, depth, how: render.save_png(path, depth.values, how.colormap, how.invert)),
+_WRITERS: dict[str, Callable[[Path, DepthMap, Options], object]] = {
+    "png16": lambda path, depth, how: render.save_png16(path, depth.values, model=depth.model),
+    "npy": lambda path, depth, how: render.save_npy(path, depth.values),
+    "pfm": lambda path, depth, how: render.save_pfm(path, depth.values),
+    "png": lambda path, depth, how: render.save_png(path, depth.values, how.colormap, how.invert),
 }
+FORMATS = {name: (ending, _WRITERS[name]) for name, ending in ENDINGS.items()}  # how they end, how one is written
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,33 @@ on where it was. Exit code 0 only if everything asked for is verified; 1 if not;
 from __future__ import annotations
 
 import argparse
-import re
+import os.path
 import sys
-from dataclasses import dataclass, replace
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from any folder
+HERE = os.path.dirname(os.path.realpath(__file__))  # noqa: PTH120 - pathlib takes longer than all of --help
+sys.path.insert(0, os.path.dirname(HERE))  # noqa: PTH120 - so that it runs from any folder
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line; the guide is tested against it."""
+    top = argparse.ArgumentParser(prog="setup_models.py", description=__doc__,
+                                  formatter_class=argparse.RawDescriptionHelpFormatter)
+    top.add_argument("--models", nargs="+", metavar="NAME", help='model names, or "all" (default: ask)')
+    top.add_argument("--formats", nargs="+", metavar="FORMAT",
+                     help="pt,h5,pkl,safetensors (default: DEPTHMAP_FORMATS, or pt,h5,pkl)")
+    top.add_argument("--cache-dir", metavar="DIR", help="the cache (default: DEPTHMAP_CACHE, or the user's)")
+    top.add_argument("--compile", action="store_true",
+                     help="make the network that runs fastest on this machine too; some minutes a model")
+    top.add_argument("--yes", "-y", action="store_true", help="do not ask")
+    top.add_argument("--json", action="store_true", help="print JSON for programs; needs --models and --yes")
+    return top
+
+
+if __name__ == "__main__":
+    ASKED = parser().parse_args()  # before the slower imports: --help and typing errors are answered at once
+
+import re
+from dataclasses import dataclass, replace
 
 from cache import report
 from cache.errors import DepthmapError, UnknownModel, UsageError
@@ -38,27 +59,17 @@ class Outcome:
     uncompiled: str | None = None  # why it is the eager one
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line; the guide is tested against it."""
-    top = argparse.ArgumentParser(prog="setup_models.py", description=__doc__,
-                                  formatter_class=argparse.RawDescriptionHelpFormatter)
-    top.add_argument("--models", nargs="+", metavar="NAME", help='model names, or "all" (default: ask)')
-    top.add_argument("--formats", nargs="+", metavar="FORMAT",
-                     help="pt,h5,pkl,safetensors (default: DEPTHMAP_FORMATS, or pt,h5,pkl)")
-    top.add_argument("--cache-dir", metavar="DIR", help="the cache (default: DEPTHMAP_CACHE, or the user's)")
-    top.add_argument("--compile", action="store_true",
-                     help="make the network that runs fastest on this machine too; some minutes a model")
-    top.add_argument("--yes", "-y", action="store_true", help="do not ask")
-    top.add_argument("--json", action="store_true", help="print JSON for programs; needs --models and --yes")
-    return top
-
-
 def main(argv: list[str] | None = None, *, manager=None) -> int:
     """Set up and return the exit code. `manager`: another cache than the product's."""
     try:
         args = parser().parse_args(argv)
     except SystemExit as done:  # argparse has printed help or the mistake
         return int(done.code or 0)
+    return run(args, manager)
+
+
+def run(args, manager=None) -> int:
+    """`main` after the command line has been read."""
     return terminal.run(lambda: setup(args, manager or terminal.open_manager(args.cache_dir)), as_json=args.json)
 
 
@@ -199,4 +210,4 @@ def _line(outcome: Outcome) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(ASKED))

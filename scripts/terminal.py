@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from cache import report
+from cache import FORMATS, report
 from cache.errors import DepthmapError, UnknownModel, UsageError
-from cache.records import FORMATS, Status
+from cache.records import Status
 from depth.models import MODELS, Model, find
 
 if TYPE_CHECKING:

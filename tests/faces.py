@@ -18,7 +18,7 @@ from cache import artefacts
 from cache.errors import WrongCheckpoint
 from cache.manager import ModelManager
 from cache.records import Checkpoint
-from depth import compiled, supply
+from depth import making, supply
 from depth.models import find
 from tests.hub_server import HubServer
 
@@ -95,7 +95,7 @@ def compiled_tiny(factory) -> Path:
     """The bundled model's folder of artefacts, made once a run."""
     if not _COMPILED:
         directory = factory.mktemp("compiled")
-        reason = compiled.make(find("Tiny"), "onnx", directory)
+        reason = making.make(find("Tiny"), "onnx", directory)
         assert reason is None, reason
         _COMPILED.append(artefacts.folder_of(directory, "Tiny"))
     return _COMPILED[0]

@@ -18,7 +18,7 @@ import torch
 from cache import artefacts, report
 from cache.errors import UsageError
 from cache.records import to_json
-from depth import MiDaSDepthEstimator, compiled, compiling, devices, estimator, supply
+from depth import MiDaSDepthEstimator, compiled, compiling, devices, estimator, making, supply
 from depth.engines import Eager, Sizes
 from depth.models import find
 from tests import faces
@@ -241,42 +241,42 @@ def test_a_making_that_hangs_is_ended_with_all_it_started(tmp_path):
     flag = tmp_path / "alive"
     child = f"import time, pathlib; time.sleep(3); pathlib.Path({str(flag)!r}).touch()"
     code = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {child!r}]); time.sleep(60)"
-    assert compiled._run([sys.executable, "-c", code], timeout=1.5) == "it took longer than 1.5 seconds"
+    assert making._run([sys.executable, "-c", code], timeout=1.5) == "it took longer than 1.5 seconds"
     time.sleep(3)
     assert not flag.exists()
 
 
 def test_a_making_that_dies_says_its_last_line():
     code = "import sys; sys.stderr.write('noise\\nno C++ compiler here.\\n'); sys.exit(1)"
-    assert compiled._run([sys.executable, "-c", code], 60) == "no C++ compiler here"
+    assert making._run([sys.executable, "-c", code], 60) == "no C++ compiler here"
 
 
 def test_a_making_that_is_killed_has_a_reason():
-    assert "code -9" in compiled._run([sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"], 60)
+    assert "code -9" in making._run([sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"], 60)
 
 
 def test_without_weights_nothing_is_made(tmp_path, caplog):
     small = find("MiDaS_small")
-    reason = compiled.make(small, "aoti", tmp_path)
+    reason = making.make(small, "aoti", tmp_path)
     assert "MiDaS_small stays uncompiled" in caplog.text
-    assert compiled.failed_lately(small, "aoti", tmp_path) == reason != ""
+    assert making.failed_lately(small, "aoti", tmp_path) == reason != ""
     assert [(one.state, one.reason) for one in artefacts.listed(artefacts.folder_of(tmp_path, small.name))] == [
         ("failed", reason)]
 
 
 def test_a_making_that_hangs_leaves_a_note_and_nothing_else(tmp_path):
-    assert compiled.make(find("Tiny"), "onnx", tmp_path, timeout=0.2) == "it took longer than 0.2 seconds"
+    assert making.make(find("Tiny"), "onnx", tmp_path, timeout=0.2) == "it took longer than 0.2 seconds"
     assert [one.state for one in artefacts.listed(artefacts.folder_of(tmp_path, "Tiny"))] == ["failed"]
 
 
 def test_who_comes_second_does_not_make_the_same(tmp_path):
     with artefacts.making(artefacts.folder_of(tmp_path, "MiDaS_small")):
-        assert compiled.make(find("MiDaS_small"), "aoti", tmp_path) == "another process makes it already"
+        assert making.make(find("MiDaS_small"), "aoti", tmp_path) == "another process makes it already"
 
 
 def test_nothing_is_made_where_memory_is_short_and_that_is_not_remembered(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(compiled, "free_memory", lambda: 1_200_000_000)
-    assert compiled.make(ROW, "aoti", tmp_path) == "making it takes 2.8 GB of memory, and 1.2 GB are free"
+    monkeypatch.setattr(making, "free_memory", lambda: 1_200_000_000)
+    assert making.make(ROW, "aoti", tmp_path) == "making it takes 2.8 GB of memory, and 1.2 GB are free"
     assert "DPT_Large stays uncompiled" in caplog.text and list(tmp_path.iterdir()) == []
 
 
@@ -304,12 +304,12 @@ def test_free_memory_is_unknown_where_nothing_tells_it(tmp_path):
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="needs a folder that this user cannot write")
 def test_a_read_only_cache_is_a_reason_and_no_crash(tmp_path):
     tmp_path.chmod(0o500)
-    assert "ermission" in compiled.make(find("Tiny"), "onnx", tmp_path)
+    assert "ermission" in making.make(find("Tiny"), "onnx", tmp_path)
 
 
 def test_a_cache_that_is_a_file_is_a_reason_and_no_crash(tmp_path):
     (tmp_path / "cache").write_text("")
-    assert compiled.make(find("Tiny"), "onnx", tmp_path / "cache")
+    assert making.make(find("Tiny"), "onnx", tmp_path / "cache")
 
 
 def test_a_failure_is_remembered_for_a_week(tmp_path):
@@ -334,20 +334,20 @@ class Owner:
 def makings(monkeypatch):
     """Makings that take no compiler: the list of what was made."""
     made = []
-    monkeypatch.setattr(compiled, "make", lambda model, kind, directory: made.append((model.name, kind)))
+    monkeypatch.setattr(making, "make", lambda model, kind, directory: made.append((model.name, kind)))
     return made
 
 
 def test_the_owner_hears_of_what_was_made_in_the_background(tmp_path, makings):
     owner = Owner()
-    compiled.make_later(ROW, "aoti", tmp_path, owner.go_over).join(30)
+    making.make_later(ROW, "aoti", tmp_path, owner.go_over).join(30)
     assert owner.told.is_set() and makings == [("DPT_Large", "aoti")]
 
 
 def test_nothing_is_made_for_an_owner_that_is_gone(tmp_path, makings):
     owner = Owner()
-    with compiled._ONE_AT_A_TIME:
-        thread = compiled.make_later(ROW, "aoti", tmp_path, owner.go_over)
+    with making._ONE_AT_A_TIME:
+        thread = making.make_later(ROW, "aoti", tmp_path, owner.go_over)
         del owner
     thread.join(30)
     assert makings == []
@@ -355,7 +355,7 @@ def test_nothing_is_made_for_an_owner_that_is_gone(tmp_path, makings):
 
 def test_nothing_is_made_that_failed_lately(tmp_path, makings):
     artefacts.note_failure(folder_in(tmp_path), compiled.facts(ROW, "aoti", ""), "no compiler")
-    assert compiled.make_later(ROW, "aoti", tmp_path, Owner().go_over) is None
+    assert making.make_later(ROW, "aoti", tmp_path, Owner().go_over) is None
 
 
 def test_an_unequal_network_is_noticed():
@@ -579,7 +579,7 @@ def test_the_shared_estimator_answers_eagerly_and_goes_over_when_the_network_is_
         assert go.wait(60)
         shutil.copytree(graph, artefacts.folder_of(directory, model.name), dirs_exist_ok=True)
 
-    monkeypatch.setattr(compiled, "make", make)
+    monkeypatch.setattr(making, "make", make)
     shared = estimator.shared("Tiny", "cpu", manager=own_cache)
     before = shared.predict(PHOTO).values
     assert shared.engine == "eager"
@@ -591,7 +591,7 @@ def test_the_shared_estimator_answers_eagerly_and_goes_over_when_the_network_is_
 @pytest.mark.parametrize("reason", ["no C++ compiler", "it took longer than 1800 seconds"])
 def test_a_making_that_fails_leaves_the_eager_network_serving(own_cache, monkeypatch, reason):
     asked = threading.Event()
-    monkeypatch.setattr(compiled, "make", lambda *about: asked.set() or reason)
+    monkeypatch.setattr(making, "make", lambda *about: asked.set() or reason)
     shared = estimator.shared("Tiny", "cpu", manager=own_cache)
     assert asked.wait(60) and shared.predict(PHOTO).shape == PHOTO.shape[:2] and shared.engine == "eager"
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cache import notebook
+from cache import FORMATS, notebook
 from cache.errors import (
     CacheBusy,
     CachePermission,
@@ -31,7 +31,7 @@ from cache.errors import (
     WrongCheckpoint,
 )
 from cache.manager import ModelManager
-from cache.records import FORMATS, to_json
+from cache.records import to_json
 from tests.cache_world import World, checkpoint, checkpoint_bytes, environment, flip, no_pauses, tensors
 from tests.hub_server import ALWAYS, Fault, HubServer
 

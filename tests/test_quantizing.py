@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from cache.errors import UsageError
-from depth import MiDaSDepthEstimator, compiled, devices, engines, quantizing, supply
+from depth import MiDaSDepthEstimator, compiled, devices, engines, making, quantizing, supply
 from depth.models import MODELS, find
 
 PHOTOS = Path(importlib.util.find_spec("gradio").origin).parent / "media_assets" / "images"
@@ -123,7 +123,7 @@ def test_packages_that_are_absent_are_named(tmp_path, monkeypatch):
 
 def test_the_reason_of_a_failed_making_and_the_way_out_are_said(tmp_path, monkeypatch):
     monkeypatch.setattr(compiled, "_has", lambda *packages: True)
-    monkeypatch.setattr(compiled, "make", lambda *arguments: "eight bits take 97% of float32's time")
+    monkeypatch.setattr(making, "make", lambda *arguments: "eight bits take 97% of float32's time")
     assert "97% of float32's time" in (said := refusal(tmp_path)) and "Leave dtype out" in said
 
 
@@ -163,7 +163,7 @@ def test_eight_bits_take_a_third_of_the_space(made):
 @makeable
 @pytest.mark.slow
 def test_the_second_one_makes_nothing_and_needs_no_torch(made):
-    code = ("import sys; from depth import MiDaSDepthEstimator, compiled, supply; compiled.make = None; "
+    code = ("import sys; from depth import MiDaSDepthEstimator, making, supply; making.make = None; "
             f"MiDaSDepthEstimator('Tiny', dtype='int8', manager=supply.manager({str(made)!r})); "
             "sys.exit('torch' in sys.modules)")
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1]).returncode == 0
@@ -191,7 +191,7 @@ def test_float32_stays_exact_beside_it(made):
 @pytest.mark.slow
 def test_float32_in_onnxruntime_equals_eager(made):
     directory = made / "exact"
-    assert compiled.make(TINY, "onnx", directory) is None
+    assert making.make(TINY, "onnx", directory) is None
     fast = MiDaSDepthEstimator("Tiny", manager=supply.manager(directory))
     eager = MiDaSDepthEstimator("Tiny", manager=supply.manager(directory), weights=supply.BUNDLED / TINY.bundled)
     assert (fast.engine, eager.engine) == ("onnx", "eager")

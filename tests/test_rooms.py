@@ -58,10 +58,10 @@ def test_networks_never_import_cache():
 
 
 def test_only_supply_opens_the_door_between_depth_and_cache():
-    """Others may know the error tree and the `RemoteFile` record, nothing that acts; `compiled` its own folders."""
+    """Others may know the error tree and the `RemoteFile` record, nothing that acts; who compiles, its own folders."""
     harmless = {"cache.errors", "cache.remote.RemoteFile", "cache.remote", "cache"}
     guests = {"depth/supply.py": {"cache."}, "depth/compiled.py": {"cache.artefacts"},
-              "depth/compiling.py": {"cache.artefacts"},
+              "depth/compiling.py": {"cache.artefacts"}, "depth/making.py": {"cache.artefacts"},
               "depth/estimator.py": {"cache.remote.ProgressCallback", "cache.manager"}}  # the latter are types
     for path in sources():
         name = path.relative_to(ROOT).as_posix()
