@@ -100,7 +100,7 @@ def page(run: Run) -> list[Table]:
 
 
 def imports(run: Run) -> list[Table]:
-    return [entries.measure(run.rounds(3))]
+    return [entries.measure(run.folder, run.rounds(3))]
 
 
 def passes(run: Run) -> list[Table]:

@@ -3,30 +3,37 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 from benchmarks.measure import Row, Table, interleaved
 
 NOTHING = "python -c pass"
-NUMPY, LOCKS = "import numpy, PIL.Image", "import filelock"
+TABLE = "import argparse, dataclasses, pathlib"
+LOOK = "import argparse, dataclasses, filelock, hashlib, importlib.metadata, json, pathlib"
+PICTURES = "import dataclasses, hashlib, json, numpy, pathlib, PIL.ImageOps"
 ENCODERS, PAGE = "import torch._dynamo, depth.networks", "import gradio"  # timm alone cannot be had beside a CPU torch
 # Each with the libraries that it truly needs, and how many times the interpreter's own start it may take besides.
 ENTRIES: dict[str, tuple[list[str], str | None]] = {
     "manage_models.py --help": (["scripts/manage_models.py", "--help"], None),
-    "manage_models.py info": (["scripts/manage_models.py", "info"], LOCKS),
+    "manage_models.py info": (["scripts/manage_models.py", "info", "--cache-dir"], LOOK),  # and the folder
     "setup_models.py --help": (["scripts/setup_models.py", "--help"], None),
-    "python -m depth --help": (["-m", "depth", "--help"], NUMPY),
+    "python -m depth --help": (["-m", "depth", "--help"], TABLE),
     "app.py --help": (["app.py", "--help"], None),
-    "import depth.estimator": (["-c", "import depth.estimator"], NUMPY),
+    "import depth.estimator": (["-c", "import depth.estimator"], PICTURES),
     "import depth.networks": (["-c", "import depth.networks"], ENCODERS),
     "import app": (["-c", "import app"], PAGE),
 }
 TIMES = 3.0
 
 
-def measure(rounds: int) -> Table:
-    """Whole processes. The budget of each: its libraries alone, and three times `python -c pass` for itself."""
-    libraries = {library: ["-c", library] for library in (NUMPY, LOCKS, ENCODERS, PAGE)}
+def measure(folder: Path, rounds: int) -> Table:
+    """Whole processes. The budget of each: its libraries alone, and three times `python -c pass` for itself.
+
+    `info` looks into the filled cache in `folder`.
+    """
+    libraries = {library: ["-c", library] for library in (TABLE, LOOK, PICTURES, ENCODERS, PAGE)}
     commands = {NOTHING: ["-c", "pass"], **libraries, **{name: command for name, (command, _) in ENTRIES.items()}}
+    commands["manage_models.py info"] = [*commands["manage_models.py info"], str(folder / "cache")]
     return judged(interleaved("Entry points and their budgets", commands, rounds, whole=True, note=(
         f"Seconds of a whole process. The budget: what its libraries take, and {TIMES:g} × `{NOTHING}` for all else.")))
 
