@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests import faces
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("app.py", "cache", "depth", "scripts", "benchmarks")
@@ -88,6 +91,33 @@ def test_module_starts_without_torch_and_gradio(module):
     code = f"import sys, {module}; print(sorted({{'torch', 'gradio', 'timm'}} & set(sys.modules)))"
     answer = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert answer.stdout.strip() == "[]", answer.stderr
+
+
+def started(*words: str) -> set[str]:
+    """The modules that a command has imported when it ends."""
+    code = ("import runpy, sys; sys.argv = sys.argv[1:]\n"
+            "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
+            "except SystemExit: pass\n"
+            "print(*sorted(sys.modules), file=sys.stderr)")
+    answer = subprocess.run([sys.executable, "-c", code, *words], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    return set(answer.stderr.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize(("path", "slow"), [
+    ("app.py", {"html", "tempfile", "depth", "gradio"}),
+    ("scripts/setup_models.py", {"dataclasses", "pathlib", "cache", "depth"}),
+    ("scripts/manage_models.py", {"dataclasses", "pathlib", "cache.records", "depth"}),
+    ("depth/__main__.py", {"numpy", "PIL", "depth.batch"}),
+])
+def test_help_is_answered_before_the_slower_imports(path, slow):
+    assert not started(path, "--help") & slow
+
+
+def test_a_look_into_a_cache_with_compiled_networks_imports_no_numpy(tmp_path, tmp_path_factory):
+    shutil.copytree(faces.compiled_tiny(tmp_path_factory), tmp_path / "Tiny" / "compiled")
+    modules = started("scripts/manage_models.py", "info", "--cache-dir", str(tmp_path))
+    assert "depth.compiled" in modules  # it was asked whether the network is stale
+    assert not modules & {"numpy", "torch", "cache.bundle", "depth.making"}
 
 
 def test_no_file_holds_a_path_of_somebodys_machine():
