@@ -4,8 +4,8 @@
                                   /constants.safetensors   what that code needs and the checkpoint lacks
                                   /network.onnx            graph with weights ("onnx", for small models; "int8")
 
-Making one happens in a process of its own (`compiling.py`), so that a compiler that hangs or dies leaves the
-eager network serving. Loading one needs neither that compiler nor timm, and for "onnx" not even torch. What
+`making.py` makes one in a process of its own, so that a compiler that hangs or dies leaves the eager network
+serving. Loading one needs neither that compiler nor timm, and for "onnx" not even torch. What
 makes an artefact trustworthy stands in `cache/artefacts.py`.
 """
 
