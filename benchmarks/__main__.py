@@ -72,7 +72,7 @@ def share(run: Run) -> list[Table]:
 
 
 def start(run: Run) -> list[Table]:
-    """Whole processes, from the command to ready and to the first depth map."""
+    """From the command to the line that says ready, or that the first depth map is there."""
     settle(run.folder)
     found = []
     for name in [BUNDLED, *run.models]:
@@ -82,7 +82,8 @@ def start(run: Run) -> list[Table]:
                 ways[TRANSFORMERS] = worker("start_transformers", run.folder, name, first)
             ways[OWN] = worker("start_own", run.folder, name, first)
             ways["Depthmap, nothing compiled"] = worker("start_eager", run.folder, name, first)
-            found.append(interleaved(title.format(name), ways, run.rounds(3), whole=True, warm=first == "ready"))
+            found.append(interleaved(title.format(name), ways, run.rounds(3), whole=True, warm=first == "ready",
+                                     note="ended: seconds until the process was gone; cpu: of the processor, until then."))
     return found
 
 

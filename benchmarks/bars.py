@@ -9,7 +9,7 @@ from benchmarks.measure import Row, Table
 
 HUB, TRANSFORMERS, OWN = "torch.hub's way", "transformers", "Depthmap"
 LOAD = "Load {}, libraries imported before"
-READY, DEPTH = "Start to ready, {}, whole process", "Start to its first depth map, {}, whole process"
+READY, DEPTH = "Start to ready, {}, from the command on", "Start to its first depth map, {}, from the command on"
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -57,7 +59,10 @@ def worker(*arguments: object) -> list[str]:
 
 def interleaved(title: str, runs: dict[str, list[str]], rounds: int, *, whole: bool = False, warm: bool = False,
                 note: str = "") -> Table:
-    """Each of `python ARGUMENTS` once per round, in turn. `whole` takes the process's wall time from outside.
+    """Each of `python ARGUMENTS` once per round, in turn.
+
+    `whole` takes the wall time from outside, from the process's birth to its answer; for one that has nothing to say,
+    to its end.
 
     `warm`: a round before the first, uncounted, so that every file is in the page cache.
     What cannot run (a peer that is not installed) is left out and said in the note.
@@ -71,7 +76,7 @@ def interleaved(title: str, runs: dict[str, list[str]], rounds: int, *, whole: b
                 continue
             try:
                 wall, cpu, answer = run(runs[name])
-            except (RuntimeError, subprocess.TimeoutExpired) as error:
+            except RuntimeError as error:
                 absent[name] = str(error)[:300]
                 say(f"{title}: {name} cannot run: {absent[name]}")
                 continue
@@ -100,20 +105,28 @@ def unmeasured(absent: Mapping[str, str]) -> list[str]:
 
 
 def run(arguments: list[str], timeout: float = 900) -> tuple[float, float | None, dict[str, object]]:
-    """Wall and processor seconds of `python ARGUMENTS` from its birth to its end, and the JSON it printed last."""
-    before, start = _cpu_of_children(), time.perf_counter()
-    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=timeout,
-                          stdin=subprocess.DEVNULL, env={**os.environ, "HF_HUB_OFFLINE": "1"})
-    wall, after = time.perf_counter() - start, _cpu_of_children()
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or ["no reason given"]
-        raise RuntimeError(lines[-1][:160])
-    return wall, None if after is None else after - before, _said(done.stdout)
+    """Seconds of `python ARGUMENTS` from its birth to its answer, those of the processor until its end, and the answer.
 
-
-def _said(output: str) -> dict[str, object]:
-    lines = output.strip().splitlines()
-    return json.loads(lines[-1]) if lines and lines[-1].startswith("{") else {}
+    The answer is the line of JSON that it prints; it has "ended" added, the seconds to the process's end. For one that
+    prints none the first figure is those seconds. Raises RuntimeError with the last line of what went wrong.
+    """
+    before, start, said, answer = _cpu_of_children(), time.perf_counter(), None, {}
+    with tempfile.TemporaryFile("w+") as errors, subprocess.Popen(
+            [sys.executable, *arguments], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors,
+            text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"}) as child:
+        guard = threading.Timer(timeout, child.kill)
+        guard.start()
+        for line in child.stdout:
+            if line.startswith("{"):
+                said, answer = time.perf_counter() - start, json.loads(line)
+        code = child.wait()
+        ended, after = time.perf_counter() - start, _cpu_of_children()
+        guard.cancel()
+        if code:
+            errors.seek(0)
+            lines = errors.read().strip().splitlines() or [f"no reason given, code {code} after {ended:.0f} s"]
+            raise RuntimeError(lines[-1][:160])
+    return said or ended, None if after is None else after - before, answer | ({"ended": ended} if said else {})
 
 
 def _cpu_of_children() -> float | None:

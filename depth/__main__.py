@@ -53,6 +53,7 @@ def parser() -> argparse.ArgumentParser:
 if __name__ == "__main__":
     ASKED = parser().parse_args()  # before the slower imports: --help and typing errors are answered at once
 
+import gc
 import json
 import signal
 import sys
@@ -237,4 +238,6 @@ def _stop(signal_number: int, frame: object) -> None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, _stop)  # a polite kill is an interrupt: clean up, then go
-    sys.exit(run(ASKED))
+    code = run(ASKED)
+    gc.freeze()  # or the collector walks all of torch three times before the process may end: 0.4 s
+    sys.exit(code)

@@ -103,6 +103,21 @@ def test_what_cannot_run_is_said_and_the_rest_is_measured():
     assert "peer: not measured" in table.note and "no_such_peer" in table.note
 
 
+def test_a_start_is_timed_to_its_answer_and_not_to_its_end():
+    wall, _, answer = measure.run(["-c", "import time; print('{}', flush=True); time.sleep(0.4)"])
+    assert answer["ended"] - wall >= 0.3
+
+
+def test_a_command_without_an_answer_is_timed_to_its_end():
+    wall, _, answer = measure.run(["-c", "import time; time.sleep(0.4)"])
+    assert wall >= 0.4 and answer == {}
+
+
+def test_a_process_that_hangs_is_ended():
+    with pytest.raises(RuntimeError, match="code -9 after 1 s"):
+        measure.run(["-c", "import time; time.sleep(60)"], timeout=1)
+
+
 def test_a_part_that_fails_is_a_line(monkeypatch, tmp_path, capsys):
     def fail(run):
         raise OSError("no disk")
