@@ -83,7 +83,7 @@ def start(run: Run) -> list[Table]:
             ways[OWN] = worker("start_own", run.folder, name, first)
             ways["Depthmap, nothing compiled"] = worker("start_eager", run.folder, name, first)
             found.append(interleaved(title.format(name), ways, run.rounds(3), whole=True, warm=first == "ready",
-                                     note="ended: seconds until the process was gone; cpu: of the processor, until then."))
+                                     note="ended: seconds until the process was gone; cpu: those of the processor."))
     return found
 
 
