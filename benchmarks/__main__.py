@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import entries, gpu, growth, inference, material, measure, memory, serving, tables, throughput
-from benchmarks.bars import DEPTH, HUB, LOAD, OWN, READY, TRANSFORMERS
+from benchmarks.bars import DEPTH, EAGER, HUB, LOAD, OWN, READY, TRANSFORMERS
 from benchmarks.kernel import settle
 from benchmarks.measure import Row, Table, interleaved, say, worker
 
@@ -52,7 +52,17 @@ def load(run: Run) -> list[Table]:
     """From a copy on disk, page cache warm, to a network whose every page has been touched."""
     settle(run.folder)
     return [interleaved(LOAD.format(name), {way: worker(*rest) for way, rest in loads(run, name).items()},
-                        run.rounds(5), warm=True) for name in run.models]
+                        run.rounds(5), warm=True, files=weights(run, name)) for name in run.models]
+
+
+def weights(run: Run, name: str) -> dict[str, list[Path]]:
+    """The files that each way reads."""
+    own = {format: run.folder / "cache" / name / f"weights.{format}" for format in material.FORMATS}
+    whole = {HUB: [run.folder / f"{name}.pt"],
+             TRANSFORMERS: [run.folder / "transformers-dpt-large" / "model.safetensors"],
+             **{f".{format}": [path] for format, path in own.items()}, ".pkl": [own["pkl"], own["h5"]],
+             **{way: [own["pt"]] for way in ("compiled", OWN, EAGER)}}
+    return {way: [path for path in paths if path.exists()] for way, paths in whole.items()}
 
 
 def cold(run: Run) -> list[Table]:
@@ -81,8 +91,9 @@ def start(run: Run) -> list[Table]:
             if name == LARGE:
                 ways[TRANSFORMERS] = worker("start_transformers", run.folder, name, first)
             ways[OWN] = worker("start_own", run.folder, name, first)
-            ways["Depthmap, nothing compiled"] = worker("start_eager", run.folder, name, first)
+            ways[EAGER] = worker("start_eager", run.folder, name, first)
             found.append(interleaved(title.format(name), ways, run.rounds(3), whole=True, warm=first == "ready",
+                                     files=weights(run, name),
                                      note="ended: seconds until the process was gone; cpu: those of the processor."))
     return found
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from benchmarks.measure import Row, Table
 
-HUB, TRANSFORMERS, OWN = "torch.hub's way", "transformers", "Depthmap"
+HUB, TRANSFORMERS, OWN, EAGER = "torch.hub's way", "transformers", "Depthmap", "Depthmap, nothing compiled"
 LOAD = "Load {}, libraries imported before"
 READY, DEPTH = "Start to ready, {}, from the command on", "Start to its first depth map, {}, from the command on"
 

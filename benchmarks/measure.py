@@ -14,6 +14,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from benchmarks import kernel
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -58,13 +60,14 @@ def worker(*arguments: object) -> list[str]:
 
 
 def interleaved(title: str, runs: dict[str, list[str]], rounds: int, *, whole: bool = False, warm: bool = False,
-                note: str = "") -> Table:
+                files: Mapping[str, Iterable[Path]] | None = None, note: str = "") -> Table:
     """Each of `python ARGUMENTS` once per round, in turn.
 
     `whole` takes the wall time from outside, from the process's birth to its answer; for one that has nothing to say,
     to its end.
 
-    `warm`: a round before the first, uncounted, so that every file is in the page cache.
+    `warm`: a round before the first, uncounted, so that every library is in the page cache. `files`: what each will
+    read; it is brought there before each of its runs.
     What cannot run (a peer that is not installed) is left out and said in the note.
     """
     samples: dict[str, list[float]] = {name: [] for name in runs}
@@ -74,6 +77,7 @@ def interleaved(title: str, runs: dict[str, list[str]], rounds: int, *, whole: b
         for name in in_turn(runs, lap):
             if name in absent:
                 continue
+            kernel.warm((files or {}).get(name, ()))
             try:
                 wall, cpu, answer = run(runs[name])
             except RuntimeError as error:
