@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +134,7 @@ def fill_disk(files: dict[str, RemoteFile], forced: bool) -> None:
     """The whole way on a small disk; `forced` switches the check before the first byte off."""
     if forced:
         for module in ("cache.building", "cache.loading", "cache.hub"):
-            sys.modules[module].require_space = lambda needs: None  # type: ignore[attr-defined]
+            import_module(module).require_space = lambda needs: None  # type: ignore[attr-defined]
     else:
         from cache import files as disk
 
