@@ -101,7 +101,7 @@ def test_first_held_out_scenes_are_not_seen_worse_than_when_the_weights_were_mad
     """Then 0.79 and 0.92 on these 120; the figures on all 500 stand in the README of the weights."""
     figures = train_tiny.evaluate(network, 120)
     assert np.mean([delta1 for _, delta1, _ in figures]) >= 0.78
-    assert np.median([spearman for *_, spearman in figures]) >= 0.915
+    assert np.median([spearman for *_, spearman in figures]) >= 0.92
 
 
 # ---- the renderer ----------------------------------------------------------------------------------------------------
