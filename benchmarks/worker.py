@@ -126,12 +126,31 @@ def load_hub_ready(folder: Path, name: str):
     import torch
 
     from depth.models import find
-    from depth.networks import FAMILIES
 
-    row = find(name)
-    network = FAMILIES[row.family](size=row.size, **row.network)
+    network = random_network(find(name))
     network.load_state_dict(torch.load(folder / f"{name}.pt", map_location="cpu", weights_only=True))
     return network.eval()
+
+
+def random_network(row):
+    """The network filled with random numbers, as the original's constructor leaves it.
+
+    Ours fill nothing in a plain transformer, and build one block of it. So here timm's own is put in, built and filled
+    as timm does it when asked by name, which is what the original asks.
+    """
+    from torch import nn
+
+    from depth.networks import FAMILIES, build, encoders
+
+    if row.family != "vit":
+        return FAMILIES[row.family](size=row.size, **row.network)
+    network = build(row)
+    network.pretrained.model = nn.Identity()
+    for module in network.to_empty(device="cpu").modules():
+        if hasattr(module, "reset_parameters"):
+            module.reset_parameters()
+    network.pretrained.model = encoders.headless(row.network["backbone"])
+    return network
 
 
 def _eager_depth(network, folder: Path, name: str) -> None:

@@ -8,6 +8,7 @@ real mistake costs 1e-4 and far more. LeViT's batch norms amplify rounding, so i
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import json
 
@@ -16,6 +17,7 @@ import pytest
 import torch
 
 from benchmarks import zoo
+from benchmarks.worker import random_network
 from depth import images
 from depth.models import MODELS, find
 from depth.networks import build, checkpoints
@@ -157,6 +159,21 @@ def test_building_leaves_no_hooks_behind():
         for module in build(row).modules():
             assert not module._forward_hooks
             assert not module._forward_pre_hooks
+
+
+def test_a_hook_on_one_block_stays_on_it():
+    first, second, *_ = build(find("DPT_Large")).pretrained.model.blocks
+    first.mlp.register_forward_hook(print)
+    assert not second.mlp._forward_hooks
+
+
+def test_the_original_way_in_the_benchmarks_fills_every_tensor():
+    small = {"backbone": "vit_tiny_patch16_384", "hooks": (2, 5, 8, 11), "features": (8, 8, 8, 8)}
+    row = dataclasses.replace(find("DPT_Large"), network=small)
+    filled = random_network(row).state_dict()
+    assert filled.keys() == build(row).state_dict().keys()
+    weights = [tensor for key, tensor in filled.items() if tensor.ndim > 1 and not key.endswith("cls_token")]
+    assert all(float(tensor.std()) > 1e-3 for tensor in weights)
 
 
 def test_zoo_benchmark_measures_a_model(tmp_path, capsys):

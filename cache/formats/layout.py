@@ -77,10 +77,10 @@ def map_slots(file: BinaryIO, slots: Iterable[Slot]) -> dict[str, torch.Tensor]:
     import numpy as np
     import torch
 
-    base = np.memmap(file, dtype=np.uint8, mode="c")
+    base = np.memmap(file, dtype=np.uint8, mode="c").view(np.ndarray)  # of which pieces are cut faster
     tensors = {}
     for slot in slots:
-        array = base[slot.offset:slot.offset + slot.size].view(np.ndarray)
+        array = base[slot.offset:slot.offset + slot.size]
         if slot.offset % item_size(slot.dtype):
             array = array.copy()  # torch needs aligned numbers; foreign files need not have them
         array = array.view(DTYPES[slot.dtype]).reshape(slot.shape)

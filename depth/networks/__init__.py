@@ -56,7 +56,7 @@ def build(model: Model) -> torch.nn.Module:
     """The model's network in eval mode on the meta device: shapes without memory, no weights yet.
 
     Takes normalised pictures N, 3, h, w (float) and gives relative inverse depth N, h, w (no unit, larger
-    is nearer). Call `checkpoints.load` for one with weights.
+    is nearer). Call `checkpoints.load` for one with weights: until then, alike blocks may share their tensors.
     """
     with OnMeta():
         network = FAMILIES[model.family](size=model.size, **model.network)

@@ -50,7 +50,8 @@ class VitEncoder(nn.Module):
 
     def __init__(self, backbone: str, hooks: tuple[int, ...], features: tuple[int, ...]):
         super().__init__()
-        self.model = _headless(backbone, **self.options)
+        self.model = headless(backbone, depth=1, **self.options)
+        self.model.blocks.extend(_twin(self.model.blocks[0]) for _ in range(hooks[-1]))
         self.hooks = hooks
         for level in range(self.first_level, len(features) + 1):
             self.add_module(f"act_postprocess{level}",
@@ -176,7 +177,7 @@ class SwinEncoder(nn.Module):
 
     def __init__(self, backbone: str):
         super().__init__()
-        self.model = _headless(backbone)
+        self.model = headless(backbone)
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         x = self.model.patch_embed(x)  # B, h, w, C
@@ -192,7 +193,7 @@ class NextVitEncoder(nn.Module):
 
     def __init__(self, backbone: str):
         super().__init__()
-        self.model = _headless(backbone)
+        self.model = headless(backbone)
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         x = self.model.stem(x)
@@ -213,7 +214,7 @@ class LevitEncoder(nn.Module):
 
     def __init__(self, backbone: str):
         super().__init__()
-        self.model = _headless(backbone)
+        self.model = headless(backbone)
         last = self.model.stages[-1]
         last.blocks = last.blocks[: self.taps[-1] + 1]
 
@@ -269,7 +270,20 @@ def mobilenet(backbone: str) -> StagedEncoder:
     return StagedEncoder(nn.Sequential(net.conv_stem, net.bn1, net.blocks[0]), *net.blocks[1:4])
 
 
-def _headless(backbone: str, **options: object) -> nn.Module:
+def _twin(module: nn.Module) -> nn.Module:
+    """A module like this one for other weights, in a tenth of the time that its constructor takes.
+
+    What it holds are the same tensors, until it is given others: without memory they are shapes and nothing more.
+    """
+    twin = object.__new__(type(module))
+    twin.__dict__ = {name: value.copy() if isinstance(value, (dict, set)) else value
+                     for name, value in vars(module).items()}
+    for name, child in module._modules.items():
+        twin._modules[name] = child and _twin(child)
+    return twin
+
+
+def headless(backbone: str, **options: object) -> nn.Module:
     """timm's network without its classifier and final norm. Draws no random numbers on the meta device."""
     model = timm.create_model(backbone, pretrained=False, num_classes=0, **options)
     for name in ("norm", "fc_norm"):
