@@ -118,7 +118,7 @@ def imports(run: Run) -> list[Table]:
 def passes(run: Run) -> list[Table]:
     sizes = {BUNDLED: (256, 256), SMALL: (256, 256), LARGE: (384, 384)}
     return [inference.measure(run.folder, name, sizes[name], run.rounds(5 if name == LARGE else 9),
-                              passes=1 if name == LARGE else 4) for name in [BUNDLED, *run.models]]
+                              passes=3 if name == LARGE else 4) for name in [BUNDLED, *run.models]]
 
 
 def reduced(run: Run) -> list[Table]:

@@ -8,17 +8,17 @@ from pathlib import Path
 from benchmarks.measure import Row, Table, interleaved
 
 NOTHING = "python -c pass"
-TABLE = "import argparse, dataclasses, pathlib"
+OPTIONS, TABLE = "import argparse", "import argparse, dataclasses, pathlib"
 LOOK = "import argparse, dataclasses, filelock, hashlib, importlib.metadata, json, pathlib"
 PICTURES = "import dataclasses, hashlib, json, numpy, pathlib, PIL.ImageOps"
 ENCODERS, PAGE = "import torch._dynamo, depth.networks", "import gradio"  # timm alone cannot be had beside a CPU torch
 # Each with the libraries that it truly needs, and how many times the interpreter's own start it may take besides.
-ENTRIES: dict[str, tuple[list[str], str | None]] = {
-    "manage_models.py --help": (["scripts/manage_models.py", "--help"], None),
+ENTRIES: dict[str, tuple[list[str], str]] = {
+    "manage_models.py --help": (["scripts/manage_models.py", "--help"], OPTIONS),
     "manage_models.py info": (["scripts/manage_models.py", "info", "--cache-dir"], LOOK),  # and the folder
-    "setup_models.py --help": (["scripts/setup_models.py", "--help"], None),
+    "setup_models.py --help": (["scripts/setup_models.py", "--help"], OPTIONS),
     "python -m depth --help": (["-m", "depth", "--help"], TABLE),
-    "app.py --help": (["app.py", "--help"], None),
+    "app.py --help": (["app.py", "--help"], OPTIONS),
     "import depth.estimator": (["-c", "import depth.estimator"], PICTURES),
     "import depth.networks": (["-c", "import depth.networks"], ENCODERS),
     "import app": (["-c", "import app"], PAGE),
@@ -31,7 +31,7 @@ def measure(folder: Path, rounds: int) -> Table:
 
     `info` looks into the filled cache in `folder`.
     """
-    libraries = {library: ["-c", library] for library in (TABLE, LOOK, PICTURES, ENCODERS, PAGE)}
+    libraries = {library: ["-c", library] for library in (OPTIONS, TABLE, LOOK, PICTURES, ENCODERS, PAGE)}
     commands = {NOTHING: ["-c", "pass"], **libraries, **{name: command for name, (command, _) in ENTRIES.items()}}
     commands["manage_models.py info"] = [*commands["manage_models.py info"], str(folder / "cache")]
     return judged(interleaved("Entry points and their budgets", commands, rounds, whole=True, note=(
@@ -43,9 +43,8 @@ def judged(table: Table) -> Table:
     nothing = table.row(NOTHING)
     rows = []
     for row in table.rows:
-        library = ENTRIES[row.name][1] if row.name in ENTRIES else None
-        needed = table.row(library) if library else nothing
-        if row.name in ENTRIES and nothing and needed:
+        needed = table.row(ENTRIES[row.name][1]) if row.name in ENTRIES else None
+        if nothing and needed:
             budget = TIMES * nothing.median + needed.median - nothing.median
             row = replace(row, facts={**row.facts, "budget": budget, "within": bool(row.median <= budget)})
         rows.append(row)
