@@ -3,10 +3,10 @@
     python scripts/train_tiny.py                   # renders, trains, writes depth/weights/tiny.safetensors
     python scripts/train_tiny.py --evaluate        # figures of the shipped weights on 500 held-out scenes
 
-The scene of each number, the crops of each step and the first weights follow from --seed. There are four rounds, each
-from small pictures to full-size ones, in which the learning rate rises, stays, and falls: the first with AdamW, the
-others from the running mean of the one before with Muon. Interrupted training goes on from the last checkpoint in
---work.
+The scene of each number, the crops of each step and the first weights follow from --seed. There are five rounds, in
+which the learning rate rises, stays, and falls: the first with AdamW, the others with Muon from the result of the one
+before; all but the last go from small pictures to full-size ones. Interrupted training goes on from the last
+checkpoint in --work.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import math
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from any folder
 
@@ -32,13 +33,27 @@ from scripts import depth_measures, scene_pool, scenes
 WEIGHTS = Path(__file__).parents[1] / "depth" / "weights" / "tiny.safetensors"
 SEED = 1
 WARM, DECAY = 100, 0.02  # the steps in which the learning rate rises; weight decay
-ROUNDS = (  # until this step: the highest learning rate, the steps in which it falls, the number of scenes
-    (12_500, 2e-3, 5_000, 18_000),
-    (23_000, 1.5e-3, 6_500, 18_000),
-    (39_000, 1.5e-3, 10_000, 18_000),
-    (51_000, 1.5e-3, 8_000, 40_000),
+
+
+class Round(NamedTuple):
+    """One rise and fall of the learning rate."""
+
+    end: int  # the step that belongs to the next round
+    rate: float  # the highest
+    fall: int  # the last steps, in which the rate falls to nothing
+    scenes: int
+    inertia: float = 0.999  # of the running mean of the weights
+    earlier: float = 0.0  # share of the round before in the result; the rest is the running mean
+
+
+ROUNDS = (
+    Round(12_500, 2e-3, 5_000, 18_000),
+    Round(23_000, 1.5e-3, 6_500, 18_000),
+    Round(39_000, 1.5e-3, 10_000, 18_000),
+    Round(51_000, 1.5e-3, 8_000, 40_000, earlier=0.3),
+    Round(63_000, 1e-3, 4_000, 40_000, inertia=0.9995),
 )
-STEPS, SCENES = ROUNDS[-1][0], ROUNDS[-1][-1]
+STEPS, SCENES = ROUNDS[-1].end, ROUNDS[-1].scenes
 AT_ONCE = 1_500  # scenes to begin with; one more with each step
 STAGES = (  # until this step: pictures in a step, their sizes, whether the losses that fit scale and shift count
     (800, 32, ((64, 64), (64, 96), (96, 64)), False),  # a fit that ranks nothing yet would only disturb
@@ -54,7 +69,7 @@ STAGES = (  # until this step: pictures in a step, their sizes, whether the loss
     (39_000, 8, ((192, 256), (256, 192), (256, 256), (160, 256)), True),
     (43_000, 32, ((96, 96), (96, 128), (128, 96)), True),
     (46_500, 16, ((128, 160), (160, 128), (160, 160)), True),
-    (51_000, 8, ((192, 256), (256, 192), (256, 256), (160, 256)), True),
+    (63_000, 8, ((192, 256), (256, 192), (256, 256), (160, 256)), True),
 )
 
 
@@ -104,16 +119,16 @@ def train(rank: int, options: argparse.Namespace) -> None:
     crew = pool.start() if rank == 0 else []
     if options.processes > 1:
         distributed.init_process_group("gloo", "tcp://127.0.0.1:29517", rank=rank, world_size=options.processes)
-    network, mean = fresh(), fresh()
+    network, mean, before = fresh(), fresh(), fresh()
     checkpoint = options.work / f"checkpoint{options.seed}.pt"
-    first, learners = resume(checkpoint, network, mean)
+    first, learners = resume(checkpoint, network, mean, before)
     begun, losses = time.time(), []
     for step in range(first, options.steps):
         if begins_round(step):
-            network.load_state_dict(mean.state_dict())
+            conclude(round_of(step - 1), network, mean, before)
             learners = optimizers(network, step)
         losses.append(one_step(step, rank, options, pool, network, learners))
-        follow(mean, network, min(0.999, (step + 1) / (step + 20)))
+        follow(mean, network, min(round_of(step).inertia, (step + 1) / (step + 20)))
         if rank:
             continue
         if step % 50 == 49:
@@ -123,7 +138,7 @@ def train(rank: int, options: argparse.Namespace) -> None:
             )
             begun, losses = time.time(), []
         if step % 250 == 249 or step + 1 == options.steps:
-            save_checkpoint(checkpoint, step + 1, network, mean, learners)
+            save_checkpoint(checkpoint, step + 1, network, mean, before, learners)
             save_weights(mean, options.weights)
     for worker in crew:
         worker.terminate()
@@ -178,25 +193,26 @@ def share_gradients(network: nn.Module, processes: int) -> None:
         gradient.copy_(part.view_as(gradient) / processes)
 
 
+def round_of(step: int) -> Round:
+    return next(part for part in ROUNDS if step < part.end)
+
+
 def begins_round(step: int) -> bool:
     """Does a round other than the first begin with this step?"""
-    return any(step == end for end, *_ in ROUNDS[:-1])
+    return any(step == part.end for part in ROUNDS)
 
 
 def scenes_of(step: int) -> int:
     """How many scenes a step draws from, however fast the renderer is."""
-    return min(AT_ONCE + step, next(count for end, _, _, count in ROUNDS if step < end))
+    return min(AT_ONCE + step, round_of(step).scenes)
 
 
 def rate(step: int) -> float:
     """Learning rate: in each round a linear rise, a plateau, then a half cosine to nothing."""
-    begin = 0
-    for end, highest, fall, _ in ROUNDS:
-        if step < end:
-            fallen = max(0.0, (step - end + fall) / fall)
-            return highest * min(1.0, (step - begin + 1) / WARM) * 0.5 * (1 + math.cos(math.pi * fallen))
-        begin = end
-    return 0.0
+    part = round_of(step)
+    begin = max((earlier.end for earlier in ROUNDS if earlier.end <= step), default=0)
+    fallen = max(0.0, (step - part.end + part.fall) / part.fall)
+    return part.rate * min(1.0, (step - begin + 1) / WARM) * 0.5 * (1 + math.cos(math.pi * fallen))
 
 
 def fresh() -> nn.Module:
@@ -218,7 +234,7 @@ def fresh() -> nn.Module:
 
 def optimizers(network: nn.Module, step: int) -> list[torch.optim.Optimizer]:
     """Who moves the weights in this step's round: AdamW, from the second round on Muon where there are matrices."""
-    matrices = [p for p in network.parameters() if step >= ROUNDS[0][0] and is_matrix(p)]
+    matrices = [p for p in network.parameters() if step >= ROUNDS[0].end and is_matrix(p)]
     taken = set(map(id, matrices))
     rest = [p for p in network.parameters() if id(p) not in taken]
     groups = [
@@ -262,25 +278,37 @@ def follow(mean: nn.Module, network: nn.Module, inertia: float) -> None:
             slow.copy_(fast)
 
 
-def save_checkpoint(path: Path, step: int, network: nn.Module, mean: nn.Module, learners: list) -> None:
+def conclude(part: Round, network: nn.Module, mean: nn.Module, before: nn.Module) -> None:
+    """All three become the round's result: the running mean, mixed with the result of the round `before`."""
+    follow(mean, before, 1 - part.earlier)
+    for other in (network, before):
+        other.load_state_dict(mean.state_dict())
+
+
+def save_checkpoint(
+    path: Path, step: int, network: nn.Module, mean: nn.Module, before: nn.Module, learners: list
+) -> None:
     state = {
         "step": step,
         "network": network.state_dict(),
         "mean": mean.state_dict(),
+        "before": before.state_dict(),
         "optimizers": [learner.state_dict() for learner in learners],
     }
     torch.save(state, path.with_suffix(".new"))
     path.with_suffix(".new").replace(path)
 
 
-def resume(path: Path, network: nn.Module, mean: nn.Module) -> tuple[int, list[torch.optim.Optimizer]]:
+def resume(
+    path: Path, network: nn.Module, mean: nn.Module, before: nn.Module
+) -> tuple[int, list[torch.optim.Optimizer]]:
     """The step to go on with, 0 without a checkpoint, and its optimizers."""
     if not path.exists():
         mean.load_state_dict(network.state_dict())
         return 0, optimizers(network, 0)
     state = torch.load(path, weights_only=True)
-    network.load_state_dict(state["network"])
-    mean.load_state_dict(state["mean"])
+    for name, part in (("network", network), ("mean", mean), ("before", before)):
+        part.load_state_dict(state[name])
     learners = optimizers(network, state["step"] - 1)
     for learner, saved in zip(learners, state["optimizers"], strict=True):
         learner.load_state_dict(saved)

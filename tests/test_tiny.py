@@ -185,7 +185,7 @@ def test_first_weights_follow_from_the_seed():
     assert all(torch.equal(value, first[key]) for key, value in train_tiny.fresh().state_dict().items())
 
 
-ROUNDS = [train_tiny.ROUNDS[0][0] - 1, train_tiny.ROUNDS[0][0]]  # the last step of the first, the first of the second
+ROUNDS = [train_tiny.ROUNDS[0].end - 1, train_tiny.ROUNDS[0].end]  # the last step of the first, the first of the second
 
 
 @pytest.mark.parametrize("step", ROUNDS)
@@ -217,7 +217,7 @@ def test_every_weight_has_exactly_one_optimizer(step):
     assert sorted(taken) == sorted(p.data_ptr() for p in network.parameters())
 
 
-BEGINNINGS = [0, *(end for end, *_ in train_tiny.ROUNDS[:-1])]
+BEGINNINGS = [0, *(part.end for part in train_tiny.ROUNDS[:-1])]
 
 
 @pytest.mark.parametrize(("begin", "end", "highest", "fall"), [
@@ -235,8 +235,27 @@ def test_each_round_but_the_first_begins_anew():
 
 def test_scenes_grow_with_the_steps_up_to_the_rounds_own_number():
     assert [train_tiny.scenes_of(step) for step in (0, 100)] == [train_tiny.AT_ONCE, train_tiny.AT_ONCE + 100]
-    assert [train_tiny.scenes_of(end - 1) for end, *_ in train_tiny.ROUNDS[1:]] == [
-        count for *_, count in train_tiny.ROUNDS[1:]]
+    assert [train_tiny.scenes_of(part.end - 1) for part in train_tiny.ROUNDS[1:]] == [
+        part.scenes for part in train_tiny.ROUNDS[1:]]
+
+
+def test_a_rounds_result_holds_its_share_of_the_round_before():
+    network, mean, before = (torch.nn.Linear(1, 1, bias=False) for _ in range(3))
+    for module, value in ((network, 9.0), (mean, 1.0), (before, 2.0)):
+        torch.nn.init.constant_(module.weight, value)
+    train_tiny.conclude(train_tiny.ROUNDS[0]._replace(earlier=0.3), network, mean, before)
+    assert [module.weight.item() for module in (network, mean, before)] == pytest.approx([1.3, 1.3, 1.3])
+
+
+def test_interrupted_training_goes_on_where_it_was(tmp_path):
+    network, mean, before = (train_tiny.fresh() for _ in range(3))
+    learners = train_tiny.optimizers(network, 0)
+    train_tiny.save_checkpoint(tmp_path / "checkpoint.pt", 7, network, mean, before, learners)
+    again = [train_tiny.fresh() for _ in range(3)]
+    step, _ = train_tiny.resume(tmp_path / "checkpoint.pt", *again)
+    assert step == 7
+    for old, new in zip((network, mean, before), again, strict=True):
+        assert all(torch.equal(value, new.state_dict()[key]) for key, value in old.state_dict().items())
 
 
 @pytest.mark.parametrize("count", ["0", str(train_tiny.STEPS + 1)])
