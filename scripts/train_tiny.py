@@ -3,10 +3,10 @@
     python scripts/train_tiny.py                   # renders, trains, writes depth/weights/tiny.safetensors
     python scripts/train_tiny.py --evaluate        # figures of the shipped weights on 500 held-out scenes
 
-The scene of each number, the crops of each step and the first weights follow from --seed. There are five rounds, in
-which the learning rate rises, stays, and falls: the first with AdamW, the others with Muon from the result of the one
-before; all but the last go from small pictures to full-size ones. Interrupted training goes on from the last
-checkpoint in --work.
+The scene of each number, the crops of each step and the first weights follow from --seed. There are four rounds, each
+from small pictures to full-size ones, in which the learning rate rises, stays, and falls: the first with AdamW, the
+others from the running mean of the one before with Muon. At the end the batch norms' statistics are gathered anew.
+Interrupted training goes on from the last checkpoint in --work.
 """
 
 from __future__ import annotations
@@ -42,16 +42,13 @@ class Round(NamedTuple):
     rate: float  # the highest
     fall: int  # the last steps, in which the rate falls to nothing
     scenes: int
-    inertia: float = 0.999  # of the running mean of the weights
-    earlier: float = 0.0  # share of the round before in the result; the rest is the running mean
 
 
 ROUNDS = (
     Round(12_500, 2e-3, 5_000, 18_000),
     Round(23_000, 1.5e-3, 6_500, 18_000),
     Round(39_000, 1.5e-3, 10_000, 18_000),
-    Round(51_000, 1.5e-3, 8_000, 40_000, earlier=0.3),
-    Round(63_000, 1e-3, 4_000, 40_000, inertia=0.9995),
+    Round(51_000, 1.5e-3, 8_000, 40_000),
 )
 STEPS, SCENES = ROUNDS[-1].end, ROUNDS[-1].scenes
 AT_ONCE = 1_500  # scenes to begin with; one more with each step
@@ -69,7 +66,7 @@ STAGES = (  # until this step: pictures in a step, their sizes, whether the loss
     (39_000, 8, ((192, 256), (256, 192), (256, 256), (160, 256)), True),
     (43_000, 32, ((96, 96), (96, 128), (128, 96)), True),
     (46_500, 16, ((128, 160), (160, 128), (160, 160)), True),
-    (63_000, 8, ((192, 256), (256, 192), (256, 256), (160, 256)), True),
+    (51_000, 8, ((192, 256), (256, 192), (256, 256), (160, 256)), True),
 )
 
 
@@ -119,16 +116,16 @@ def train(rank: int, options: argparse.Namespace) -> None:
     crew = pool.start() if rank == 0 else []
     if options.processes > 1:
         distributed.init_process_group("gloo", "tcp://127.0.0.1:29517", rank=rank, world_size=options.processes)
-    network, mean, before = fresh(), fresh(), fresh()
+    network, mean = fresh(), fresh()
     checkpoint = options.work / f"checkpoint{options.seed}.pt"
-    first, learners = resume(checkpoint, network, mean, before)
+    first, learners = resume(checkpoint, network, mean)
     begun, losses = time.time(), []
     for step in range(first, options.steps):
         if begins_round(step):
-            conclude(round_of(step - 1), network, mean, before)
+            network.load_state_dict(mean.state_dict())
             learners = optimizers(network, step)
         losses.append(one_step(step, rank, options, pool, network, learners))
-        follow(mean, network, min(round_of(step).inertia, (step + 1) / (step + 20)))
+        follow(mean, network, min(0.999, (step + 1) / (step + 20)))
         if rank:
             continue
         if step % 50 == 49:
@@ -138,8 +135,11 @@ def train(rank: int, options: argparse.Namespace) -> None:
             )
             begun, losses = time.time(), []
         if step % 250 == 249 or step + 1 == options.steps:
-            save_checkpoint(checkpoint, step + 1, network, mean, before, learners)
+            save_checkpoint(checkpoint, step + 1, network, mean, learners)
             save_weights(mean, options.weights)
+    if rank == 0 and options.steps == STEPS:
+        settle(mean, pool, options.seed)
+        save_weights(mean, options.weights)
     for worker in crew:
         worker.terminate()
 
@@ -278,37 +278,45 @@ def follow(mean: nn.Module, network: nn.Module, inertia: float) -> None:
             slow.copy_(fast)
 
 
-def conclude(part: Round, network: nn.Module, mean: nn.Module, before: nn.Module) -> None:
-    """All three become the round's result: the running mean, mixed with the result of the round `before`."""
-    follow(mean, before, 1 - part.earlier)
-    for other in (network, before):
-        other.load_state_dict(mean.state_dict())
+@torch.no_grad()
+def settle(network: nn.Module, pool: scene_pool.Pool, seed: int, batches: int = 60) -> None:
+    """Gather the batch norms' statistics anew, with the weights as they are.
+
+    Those from training are of a few pictures a step, of weights that moved meanwhile, and of each process's own
+    pictures only.
+    """
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    network.eval()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain mean over all batches
+        norm.train()
+    rng = np.random.default_rng([seed, STEPS])
+    _, size, shapes, _ = STAGES[-1]
+    for number in range(batches):
+        network(scene_pool.draw(pool, rng, pool.count, size, shapes[number % len(shapes)]).pictures)
+    network.eval()
 
 
-def save_checkpoint(
-    path: Path, step: int, network: nn.Module, mean: nn.Module, before: nn.Module, learners: list
-) -> None:
+def save_checkpoint(path: Path, step: int, network: nn.Module, mean: nn.Module, learners: list) -> None:
     state = {
         "step": step,
         "network": network.state_dict(),
         "mean": mean.state_dict(),
-        "before": before.state_dict(),
         "optimizers": [learner.state_dict() for learner in learners],
     }
     torch.save(state, path.with_suffix(".new"))
     path.with_suffix(".new").replace(path)
 
 
-def resume(
-    path: Path, network: nn.Module, mean: nn.Module, before: nn.Module
-) -> tuple[int, list[torch.optim.Optimizer]]:
+def resume(path: Path, network: nn.Module, mean: nn.Module) -> tuple[int, list[torch.optim.Optimizer]]:
     """The step to go on with, 0 without a checkpoint, and its optimizers."""
     if not path.exists():
         mean.load_state_dict(network.state_dict())
         return 0, optimizers(network, 0)
     state = torch.load(path, weights_only=True)
-    for name, part in (("network", network), ("mean", mean), ("before", before)):
-        part.load_state_dict(state[name])
+    network.load_state_dict(state["network"])
+    mean.load_state_dict(state["mean"])
     learners = optimizers(network, state["step"] - 1)
     for learner, saved in zip(learners, state["optimizers"], strict=True):
         learner.load_state_dict(saved)
