@@ -5,7 +5,7 @@
 
 The scene of each number, the crops of each step and the first weights follow from --seed. There are four rounds, each
 from small pictures to full-size ones, in which the learning rate rises, stays, and falls: the first with AdamW, the
-others from the running mean of the one before with Muon. At the end the batch norms' statistics are gathered anew.
+others with Muon from the result of the one before. At the end the batch norms' statistics are gathered anew.
 Interrupted training goes on from the last checkpoint in --work.
 """
 
@@ -42,13 +42,14 @@ class Round(NamedTuple):
     rate: float  # the highest
     fall: int  # the last steps, in which the rate falls to nothing
     scenes: int
+    earlier: float = 0.0  # share of the round before in the result; the rest is the running mean
 
 
 ROUNDS = (
     Round(12_500, 2e-3, 5_000, 18_000),
     Round(23_000, 1.5e-3, 6_500, 18_000),
     Round(39_000, 1.5e-3, 10_000, 18_000),
-    Round(51_000, 1.5e-3, 8_000, 40_000),
+    Round(51_000, 1.5e-3, 8_000, 40_000, earlier=0.3),
 )
 STEPS, SCENES = ROUNDS[-1].end, ROUNDS[-1].scenes
 AT_ONCE = 1_500  # scenes to begin with; one more with each step
@@ -116,13 +117,13 @@ def train(rank: int, options: argparse.Namespace) -> None:
     crew = pool.start() if rank == 0 else []
     if options.processes > 1:
         distributed.init_process_group("gloo", "tcp://127.0.0.1:29517", rank=rank, world_size=options.processes)
-    network, mean = fresh(), fresh()
+    network, mean, before = fresh(), fresh(), fresh()
     checkpoint = options.work / f"checkpoint{options.seed}.pt"
-    first, learners = resume(checkpoint, network, mean)
+    first, learners = resume(checkpoint, network, mean, before)
     begun, losses = time.time(), []
     for step in range(first, options.steps):
         if begins_round(step):
-            network.load_state_dict(mean.state_dict())
+            conclude(round_of(step - 1), network, mean, before)
             learners = optimizers(network, step)
         losses.append(one_step(step, rank, options, pool, network, learners))
         follow(mean, network, min(0.999, (step + 1) / (step + 20)))
@@ -135,9 +136,10 @@ def train(rank: int, options: argparse.Namespace) -> None:
             )
             begun, losses = time.time(), []
         if step % 250 == 249 or step + 1 == options.steps:
-            save_checkpoint(checkpoint, step + 1, network, mean, learners)
+            save_checkpoint(checkpoint, step + 1, network, mean, before, learners)
             save_weights(mean, options.weights)
     if rank == 0 and options.steps == STEPS:
+        conclude(ROUNDS[-1], network, mean, before)
         settle(mean, pool, options.seed)
         save_weights(mean, options.weights)
     for worker in crew:
@@ -278,6 +280,13 @@ def follow(mean: nn.Module, network: nn.Module, inertia: float) -> None:
             slow.copy_(fast)
 
 
+def conclude(part: Round, network: nn.Module, mean: nn.Module, before: nn.Module) -> None:
+    """All three become the round's result: the running mean, mixed with the result of the round `before`."""
+    follow(mean, before, 1 - part.earlier)
+    for other in (network, before):
+        other.load_state_dict(mean.state_dict())
+
+
 @torch.no_grad()
 def settle(network: nn.Module, pool: scene_pool.Pool, seed: int, batches: int = 60) -> None:
     """Gather the batch norms' statistics anew, with the weights as they are.
@@ -298,25 +307,30 @@ def settle(network: nn.Module, pool: scene_pool.Pool, seed: int, batches: int = 
     network.eval()
 
 
-def save_checkpoint(path: Path, step: int, network: nn.Module, mean: nn.Module, learners: list) -> None:
+def save_checkpoint(
+    path: Path, step: int, network: nn.Module, mean: nn.Module, before: nn.Module, learners: list
+) -> None:
     state = {
         "step": step,
         "network": network.state_dict(),
         "mean": mean.state_dict(),
+        "before": before.state_dict(),
         "optimizers": [learner.state_dict() for learner in learners],
     }
     torch.save(state, path.with_suffix(".new"))
     path.with_suffix(".new").replace(path)
 
 
-def resume(path: Path, network: nn.Module, mean: nn.Module) -> tuple[int, list[torch.optim.Optimizer]]:
+def resume(
+    path: Path, network: nn.Module, mean: nn.Module, before: nn.Module
+) -> tuple[int, list[torch.optim.Optimizer]]:
     """The step to go on with, 0 without a checkpoint, and its optimizers."""
     if not path.exists():
         mean.load_state_dict(network.state_dict())
         return 0, optimizers(network, 0)
     state = torch.load(path, weights_only=True)
-    network.load_state_dict(state["network"])
-    mean.load_state_dict(state["mean"])
+    for name, part in (("network", network), ("mean", mean), ("before", before)):
+        part.load_state_dict(state[name])
     learners = optimizers(network, state["step"] - 1)
     for learner, saved in zip(learners, state["optimizers"], strict=True):
         learner.load_state_dict(saved)

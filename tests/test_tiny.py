@@ -239,6 +239,14 @@ def test_scenes_grow_with_the_steps_up_to_the_rounds_own_number():
         part.scenes for part in train_tiny.ROUNDS[1:]]
 
 
+def test_a_rounds_result_holds_its_share_of_the_round_before():
+    network, mean, before = (torch.nn.Linear(1, 1, bias=False) for _ in range(3))
+    for module, value in ((network, 9.0), (mean, 1.0), (before, 2.0)):
+        torch.nn.init.constant_(module.weight, value)
+    train_tiny.conclude(train_tiny.ROUNDS[0]._replace(earlier=0.3), network, mean, before)
+    assert [module.weight.item() for module in (network, mean, before)] == pytest.approx([1.3, 1.3, 1.3])
+
+
 def test_settling_gives_the_statistics_of_the_pictures_and_leaves_the_weights(tmp_path):
     scene_pool._fill(tmp_path, 50, 3, 1, 0)
     network = train_tiny.fresh()
@@ -250,12 +258,13 @@ def test_settling_gives_the_statistics_of_the_pictures_and_leaves_the_weights(tm
 
 
 def test_interrupted_training_goes_on_where_it_was(tmp_path):
-    network, mean = train_tiny.fresh(), train_tiny.fresh()
-    train_tiny.save_checkpoint(tmp_path / "checkpoint.pt", 7, network, mean, train_tiny.optimizers(network, 0))
-    again = train_tiny.fresh(), train_tiny.fresh()
+    network, mean, before = (train_tiny.fresh() for _ in range(3))
+    learners = train_tiny.optimizers(network, 0)
+    train_tiny.save_checkpoint(tmp_path / "checkpoint.pt", 7, network, mean, before, learners)
+    again = [train_tiny.fresh() for _ in range(3)]
     step, _ = train_tiny.resume(tmp_path / "checkpoint.pt", *again)
     assert step == 7
-    for old, new in zip((network, mean), again, strict=True):
+    for old, new in zip((network, mean, before), again, strict=True):
         assert all(torch.equal(value, new.state_dict()[key]) for key, value in old.state_dict().items())
 
 
