@@ -31,7 +31,7 @@ def measure(folder: Path, rounds: int) -> Table:
 
     `info` looks into the filled cache in `folder`.
     """
-    libraries = {library: ["-c", library] for library in (OPTIONS, TABLE, LOOK, PICTURES, ENCODERS, PAGE)}
+    libraries = {library: ["-c", library] for _, library in ENTRIES.values()}
     commands = {NOTHING: ["-c", "pass"], **libraries, **{name: command for name, (command, _) in ENTRIES.items()}}
     commands["manage_models.py info"] = [*commands["manage_models.py info"], str(folder / "cache")]
     return judged(interleaved("Entry points and their budgets", commands, rounds, whole=True, note=(

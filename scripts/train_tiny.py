@@ -151,10 +151,8 @@ def one_step(
 ) -> float:
     size, shapes, fitted = next(stage[1:] for stage in STAGES if step < stage[0])
     shape = shapes[int(np.random.default_rng([options.seed, step]).integers(len(shapes)))]
-    ready = min(options.scenes, scenes_of(step))
-    pool.wait(ready)
     rng = np.random.default_rng([options.seed, step, rank])
-    batch = scene_pool.draw(pool, rng, ready, size // options.processes, shape)
+    batch = drawn(pool, rng, step, size // options.processes, shape)
     for group in itertools.chain.from_iterable(learner.param_groups for learner in learners):
         group["lr"] = rate(step)
     with torch.autocast("cpu", torch.bfloat16):
@@ -168,6 +166,15 @@ def one_step(
     for learner in learners:
         learner.step()
     return float(loss.detach())
+
+
+def drawn(
+    pool: scene_pool.Pool, rng: np.random.Generator, step: int, size: int, shape: tuple[int, int]
+) -> scene_pool.Batch:
+    """Pictures of the scenes that a step draws from, once these are rendered."""
+    ready = min(pool.count, scenes_of(step))
+    pool.wait(ready)
+    return scene_pool.draw(pool, rng, ready, size, shape)
 
 
 def criterion(prediction: torch.Tensor, inverse: torch.Tensor, fitted: bool) -> torch.Tensor:
@@ -212,7 +219,7 @@ def scenes_of(step: int) -> int:
 def rate(step: int) -> float:
     """Learning rate: in each round a linear rise, a plateau, then a half cosine to nothing."""
     part = round_of(step)
-    begin = max((earlier.end for earlier in ROUNDS if earlier.end <= step), default=0)
+    begin = max((past.end for past in ROUNDS if past.end <= step), default=0)
     fallen = max(0.0, (step - part.end + part.fall) / part.fall)
     return part.rate * min(1.0, (step - begin + 1) / WARM) * 0.5 * (1 + math.cos(math.pi * fallen))
 
@@ -303,7 +310,7 @@ def settle(network: nn.Module, pool: scene_pool.Pool, seed: int, batches: int = 
     rng = np.random.default_rng([seed, STEPS])
     _, size, shapes, _ = STAGES[-1]
     for number in range(batches):
-        network(scene_pool.draw(pool, rng, pool.count, size, shapes[number % len(shapes)]).pictures)
+        network(drawn(pool, rng, STEPS - 1, size, shapes[number % len(shapes)]).pictures)
     network.eval()
 
 
