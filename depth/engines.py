@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from depth.models import Model
 
 MULTIPLE = 32
-SMALLEST, LARGEST = 4, 64  # sides of a compiled network with free sizes, in multiples of 32
+SMALLEST, LARGEST = 2, 64  # sides of a compiled network with free sizes, in multiples of 32
 ONNX_BYTES = 128 << 20  # an onnxruntime artefact holds the weights again, so only small models get one
 
 

@@ -63,7 +63,10 @@ def network_size(height: int, width: int, model: Model) -> tuple[int, int]:
     side to `size`, that is nearer to 1. "upper_bound": by the smaller factor, and a side that rounding
     would lift above `size` is rounded down. Rounding is half to even, as numpy's.
 
-    Two bounds are ours, where the original fails: no side is below 32, and if the input would exceed
+    Ours is "half_bound": "upper_bound", but where this would bring the other side below half of `size`
+    (a picture wider than 2:1), that side is brought to this half.
+
+    Two bounds are ours too, where the original fails: no side is below 32, and if the input would exceed
     `MAX_GRID · size²` pixels (a panorama beyond 32:1), its longer side is cut to that area.
 
     >>> from types import SimpleNamespace
@@ -75,6 +78,9 @@ def network_size(height: int, width: int, model: Model) -> tuple[int, int]:
     by_height, by_width = model.size / height, model.size / width
     if model.resize == "minimal":
         scale = by_width if abs(1 - by_width) < abs(1 - by_height) else by_height
+        limit = None
+    elif model.resize == "half_bound" and 2 * min(by_width, by_height) < max(by_width, by_height):
+        scale = max(by_width, by_height) / 2
         limit = None
     else:
         scale = min(by_width, by_height)

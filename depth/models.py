@@ -52,9 +52,9 @@ class Model:
     """One row of the table.
 
     `file` is the stem of the official checkpoint; `family` and `network` choose and size the network in
-    `depth.networks.build`; `size` is the side in pixels for which `resize` ("minimal", "upper_bound" or
-    "square") computes the network's input. `mean` and `std` apply to RGB in 0..1. `sources` stand in the
-    order in which they are tried; one without a sha256 has no independently published digest: the first
+    `depth.networks.build`; `size` is the side in pixels for which `resize` ("minimal", "upper_bound",
+    "half_bound" or "square") computes the network's input. `mean` and `std` apply to RGB in 0..1. `sources`
+    stand in the order in which they are tried; one without a sha256 has no independently published digest: the first
     download records it. `parameters` counts the official checkpoint's, `bytes` is its size on disk, exact
     where a source states it and within a percent elsewhere. `speed` is "fast" (under half a second on two
     CPU cores), "medium" (up to three) or "slow". `bundled` names a file in `depth/weights/`.
@@ -114,7 +114,7 @@ MODELS: tuple[Model, ...] = (
         file="tiny",
         family="tiny",
         network={"backbone": "mobilenetv4_conv_small", "features": (32, 64, 96, 128), "width": 32, "head": 16},
-        size=256, resize="upper_bound", mean=IMAGENET_MEAN, std=IMAGENET_STD,
+        size=256, resize="half_bound", mean=IMAGENET_MEAN, std=IMAGENET_STD,
         sources=(),
         licence="MIT",
         parameters=3_601_809, bytes=7_277_370, quality=None, speed="fast",

@@ -4,7 +4,7 @@ Linear layers on CPUs: torch sends them to MKL, which on processors of other mak
 the vector width unused (measured on one AMD core with AVX-512: 88 against 205 GFLOP/s). oneDNN takes the
 same weights as they lie, so a memory-mapped checkpoint stays mapped. Convolutions go through it anyway.
 
-Convolutions with TensorFlow's "same" padding: timm computes the padding from the picture's size at each
+Convolutions and maxima with TensorFlow's "same" padding: timm computes the padding from the picture's size at each
 call. For the sizes that our networks accept it is a constant, and export with free sizes takes seconds
 instead of minutes.
 
@@ -50,7 +50,33 @@ class FixedSameConv(nn.Module):
         self.training = convolution.training
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return F.conv2d(F.pad(x, self.padding), self.weight, self.bias, **self.options)
+        return F.conv2d(F.pad(x, self.padding), self.filters(), self.bias, **self.options)
+
+    def filters(self) -> torch.Tensor:
+        return self.weight
+
+
+class FixedSameStandardConv(FixedSameConv):
+    """The same of timm's `StdConv2dSame`: each filter is shifted and scaled to mean 0 and deviation 1 as it is used."""
+
+    def __init__(self, convolution: nn.Conv2d):
+        super().__init__(convolution)
+        self.eps = convolution.eps
+
+    def filters(self) -> torch.Tensor:
+        rows = self.weight.flatten(1)[None]  # 1, out, in * kernel
+        return F.batch_norm(rows, None, None, training=True, momentum=0.0, eps=self.eps).view_as(self.weight)
+
+
+class FixedSamePool(nn.Module):
+    """A strided "same" maximum of inputs whose sides are multiples of the stride."""
+
+    def __init__(self, pool: nn.MaxPool2d):
+        super().__init__()
+        self.kernel, self.stride, self.padding = pool.kernel_size, pool.stride, _same_padding(pool)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.max_pool2d(F.pad(x, self.padding, value=float("-inf")), self.kernel, self.stride)
 
 
 class EarlyProjection(FusionBlock):
@@ -85,20 +111,29 @@ class OneOutput(nn.Module):
         return (row @ x.flatten(2)).unflatten(2, x.shape[2:]) + self.bias
 
 
-def _same_padding(convolution: nn.Conv2d) -> tuple[int, int, int, int]:
+def _same_padding(layer: nn.Conv2d | nn.MaxPool2d) -> tuple[int, int, int, int]:
     """Left, right, top, bottom: as TensorFlow does it, the odd pixel goes to the right and the bottom."""
     down, across = (max(dilation * (kernel - 1) + 1 - stride, 0) for kernel, stride, dilation in
-                    zip(convolution.kernel_size, convolution.stride, convolution.dilation, strict=True))
+                    zip(layer.kernel_size, layer.stride, layer.dilation, strict=True))
     return across // 2, across - across // 2, down // 2, down - down // 2
+
+
+FIXED = {"Conv2dSame": FixedSameConv, "StdConv2dSame": FixedSameStandardConv, "MaxPool2dSame": FixedSamePool}
 
 
 def simplified(network: DepthNetwork) -> DepthNetwork:
     """The network itself, ready to be exported or run: paddings fixed, no work done twice."""
-    _replace(network, lambda module: type(module).__name__ == "Conv2dSame", FixedSameConv)
+    for name, fixed in FIXED.items():
+        _replace(network, lambda module, name=name: _pads_anew(module, name), fixed)
     doubles = network.side is None  # networks for one square round where it halves to an odd number
     _replace(network, lambda module: type(module) is FusionBlock, partial(EarlyProjection, doubles=doubles))
     _replace(network, _has_one_output, OneOutput)
     return network
+
+
+def _pads_anew(module: nn.Module, name: str) -> bool:
+    """Is it timm's class of this name, and computes its padding at each call?"""
+    return type(module).__name__ == name and getattr(module, "same_pad", True)
 
 
 def _has_one_output(module: nn.Module) -> bool:

@@ -377,7 +377,7 @@ def test_compiled_equals_eager_at_every_size(made):
     tensors = weights(0)
     engine = compiled.load(folder, about(tensors=tensors), tensors)
     eager = Eager(network(tensors))
-    for h, w in ((128, 128), (128, 256), (512, 192), (2048, 128)):
+    for h, w in ((64, 64), (64, 256), (512, 192), (2048, 128)):
         wanted = eager(picture(2, h, w))
         np.testing.assert_allclose(engine(picture(2, h, w)), wanted, atol=1e-4 * np.ptp(wanted))
 
@@ -410,7 +410,7 @@ def test_weights_are_not_stored_and_buffers_are(made):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("h", "w"), [(128, 150), (96, 128), (128, 4096)])
+@pytest.mark.parametrize(("h", "w"), [(128, 150), (32, 128), (128, 4096)])
 def test_compiled_code_refuses_other_sizes(made, h, w):
     folder, _ = made
     engine = compiled.load(folder, about(tensors=weights(0)), weights(0))

@@ -14,7 +14,7 @@ from depth import engines, supply
 from depth.engines import Eager, Sizes, kinds, no_collection, sizes_of
 from depth.models import MODELS, find
 from depth.networks.decoder import FusionBlock
-from depth.tuning import EarlyProjection, FixedSameConv, OneDnnLinear, OneOutput, tuned
+from depth.tuning import FIXED, EarlyProjection, OneDnnLinear, OneOutput, simplified, tuned
 
 
 class Toy(nn.Module):
@@ -78,13 +78,32 @@ def test_one_dnn_linear_equals_torchs(bias):
     torch.testing.assert_close(OneDnnLinear(linear)(x), linear(x), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("kernel", "stride"), [(3, 2), (5, 2), (3, 1)])
-def test_fixed_padding_equals_the_computed_one(kernel, stride):
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 2), (5, 2), (7, 2), (3, 1)])
+@pytest.mark.parametrize("kind", ["Conv2dSame", "StdConv2dSame"])
+def test_fixed_padding_equals_the_computed_one(kind, kernel, stride):
     from depth.networks import encoders  # knows how timm can be imported beside a torchvision that does not fit
 
-    convolution = encoders.timm.layers.Conv2dSame(4, 6, kernel, stride=stride).requires_grad_(False)
+    convolution = getattr(encoders.timm.layers, kind)(4, 6, kernel, stride=stride).requires_grad_(False)
     x = torch.randn(1, 4, 64, 32)
-    torch.testing.assert_close(FixedSameConv(convolution)(x), convolution(x))
+    torch.testing.assert_close(FIXED[kind](convolution)(x), convolution(x))
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 2), (2, 2)])
+def test_a_maximum_with_fixed_padding_equals_that_with_the_computed_one(kernel, stride):
+    from depth.networks import encoders
+
+    x = torch.randn(1, 4, 64, 32) - 5  # zeros at the border would win
+    pool = encoders.timm.layers.pool2d_same.MaxPool2dSame(kernel, stride)
+    torch.testing.assert_close(FIXED["MaxPool2dSame"](pool)(x), pool(x))
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
+def test_no_layer_is_left_that_computes_its_padding(model):
+    from depth.networks import build
+
+    left = {type(module).__name__ for module in simplified(build(model)).modules()
+            if type(module).__name__.endswith("2dSame") and getattr(module, "same_pad", True)}
+    assert not left
 
 
 @pytest.mark.parametrize(("doubles", "size"), [(True, (12, 16)), (False, (11, 15))])
@@ -117,7 +136,7 @@ def test_tuning_leaves_half_precision_alone():
     assert type(network.mix[0]) is nn.Linear
 
 
-@pytest.mark.parametrize(("h", "w"), [(384, 500), (96, 384), (384, 4096)])
+@pytest.mark.parametrize(("h", "w"), [(384, 500), (32, 384), (384, 4096)])
 def test_free_sizes_refuse_what_was_not_compiled(h, w):
     assert not Sizes().accept(h, w)
 

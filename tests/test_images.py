@@ -291,26 +291,34 @@ def original_rule(height: int, width: int, size: int, rule: str) -> tuple[int, i
     if rule == "minimal":
         nearer = "w" if np.abs(1 - factors["w"]) < np.abs(1 - factors["h"]) else "h"
         factors = dict.fromkeys("hw", factors[nearer])
-    if rule == "upper_bound":
+    wide = rule == "half_bound" and max(factors.values()) / min(factors.values()) > 2
+    if wide:  # the shorter side comes to half of the size
+        factors = dict.fromkeys("hw", max(factors.values()) / 2)
+    elif rule in ("upper_bound", "half_bound"):
         factors = dict.fromkeys("hw", min(factors.values()))
     sides = []
     for axis, length in (("h", height), ("w", width)):
         exact = factors[axis] * length / 32
         whole = np.floor(exact)
         blocks = whole + (exact - whole > 0.5 or (exact - whole == 0.5 and whole % 2 == 1))  # half to even
-        if rule == "upper_bound" and blocks * 32 > size:
+        if rule in ("upper_bound", "half_bound") and not wide and blocks * 32 > size:
             blocks = whole
         sides.append(max(int(blocks) * 32, 32))
     return sides[0], sides[1]
 
 
-@pytest.mark.parametrize("rule", ["minimal", "upper_bound", "square"])
+def is_bounded(height: int, width: int, rule: str) -> bool:
+    """So long that its input is cut to an area of ours."""
+    return rule == "half_bound" and max(height, width) > 60 * min(height, width)
+
+
+@pytest.mark.parametrize("rule", ["minimal", "upper_bound", "half_bound", "square"])
 def test_network_size_follows_the_rule_on_thousands_of_sizes(rule):
     random = np.random.default_rng(7)
     pairs = np.concatenate([random.integers(1, 4000, (3000, 2)), random.integers(1, 700, (3000, 2))])
     for size in (224, 256, 384, 512):
         model = SimpleNamespace(size=size, resize=rule)
-        for height, width in pairs.tolist():
+        for height, width in (pair for pair in pairs.tolist() if not is_bounded(*pair, rule)):
             assert network_size(height, width, model) == original_rule(height, width, size, rule), (height, width, size)
 
 
@@ -320,6 +328,11 @@ def test_network_size_follows_the_rule_on_thousands_of_sizes(rule):
 ])
 def test_network_size_of_a_vga_picture(name, expected):
     assert network_size(480, 640, find(name)) == expected
+
+
+def test_a_wide_picture_keeps_half_the_side_in_the_bundled_model():
+    assert network_size(376, 1248, find("Tiny")) == (128, 416)
+    assert network_size(376, 1248, find("MiDaS_small")) == (64, 256)  # as MiDaS does it
 
 
 def test_half_way_sizes_round_to_even():

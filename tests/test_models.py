@@ -121,7 +121,7 @@ def test_row_is_complete(row):
     assert row.parameters > 1e6
     assert row.bytes > 1e6
     assert row.licence
-    assert row.resize in {"minimal", "upper_bound", "square"}
+    assert row.resize in {"minimal", "upper_bound", "half_bound", "square"}
     assert row.size % 32 == 0
     assert row.speed in {"fast", "medium", "slow"}
     assert row.sources or row.bundled
