@@ -194,7 +194,8 @@ def _look(name: str, path: Path, busy: bool, current: Callable[[Facts], bool]) -
     size = sum(file.lstat().st_size for file in _entries(path)) if path.is_dir() else facts.st_size
     if path.name.endswith(_FAILED):
         note = _read(path)
-        return Artefact(name, _kind(note), path, "failed", size, facts.st_mtime, str(note.get("reason", "unknown")))
+        state = "failed" if not isinstance(note.get("facts"), dict) or current(note["facts"]) else "stale"
+        return Artefact(name, _kind(note), path, state, size, facts.st_mtime, str(note.get("reason", "unknown")))
     if path.name.startswith("."):
         return Artefact(name, "-", path, "making" if busy else "leftover", size, facts.st_mtime)
     manifest = _read(path / MANIFEST)

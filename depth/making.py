@@ -19,6 +19,7 @@ from typing import Any
 
 from cache import artefacts
 from cache.errors import CacheBusy, DepthmapError
+from depth import supply
 from depth.compiled import facts, sentence
 from depth.devices import free_memory
 from depth.models import Model
@@ -43,7 +44,7 @@ def make(model: Model, kind: str, directory: Path, *, timeout: float = TIMEOUT) 
     try:
         with artefacts.making(folder):
             reason = _make(model, kind, directory, timeout)
-            _remember(folder, facts(model, kind, weights=""), reason)
+            _remember(folder, _tried(model, kind, directory), reason)
     except CacheBusy:
         return "another process makes it already"
     except (DepthmapError, OSError) as error:  # a cache that cannot be written
@@ -77,8 +78,13 @@ def _remember(folder: Path, about: Mapping[str, Any], reason: str | None) -> Non
 
 
 def failed_lately(model: Model, kind: str, directory: Path) -> str | None:
-    """Why making it failed within the last week with this installation; None: it may be tried."""
-    return artefacts.failure(artefacts.folder_of(directory, model.name), facts(model, kind, weights=""))
+    """Why making it failed within the last week with this installation and weights; None: it may be tried."""
+    return artefacts.failure(artefacts.folder_of(directory, model.name), _tried(model, kind, directory))
+
+
+def _tried(model: Model, kind: str, directory: Path) -> dict[str, Any]:
+    """What a failure is remembered under: any kind may fail for the weights' sake."""
+    return facts(model, kind, supply.digest(model, supply.manager(directory)) or "")
 
 
 def make_later(model: Model, kind: str, directory: Path, done: Callable[[], object]) -> threading.Thread | None:

@@ -358,6 +358,15 @@ def test_nothing_is_made_that_failed_lately(tmp_path, makings):
     assert making.make_later(ROW, "aoti", tmp_path, Owner().go_over) is None
 
 
+@pytest.mark.parametrize(("digest", "reason", "state"), [(None, "too inexact", "failed"), ("0" * 64, None, "stale")])
+def test_a_failure_counts_for_the_weights_it_happened_with(tmp_path, digest, reason, state):
+    tiny, cache = find("Tiny"), supply.manager(tmp_path)
+    about = compiled.facts(tiny, "int8", digest or supply.digest(tiny, cache))
+    artefacts.note_failure(artefacts.folder_of(tmp_path, "Tiny"), about, "too inexact")
+    assert making.failed_lately(tiny, "int8", tmp_path) == reason
+    assert [one.state for one in cache.status().artefacts] == [state]
+
+
 def test_an_unequal_network_is_noticed():
     picked, other = Eager(network(weights(0))), Eager(network(weights(1)))
     assert compiling._difference(picked, other, ROW, Sizes()) > compiling.TOLERANCE
@@ -522,7 +531,7 @@ def test_health_names_what_is_wrong_and_optimize_removes_exactly_that(cache, har
 
 def test_health_tells_why_making_failed_and_optimize_leaves_that_note(cache):
     folder = artefacts.folder_of(cache.store.directory, "Tiny")
-    artefacts.note_failure(folder, compiled.facts(TINY, "onnx", ""), "no g++")
+    artefacts.note_failure(folder, compiled.facts(TINY, "onnx", supply.digest(TINY, cache)), "no g++")
     assert [(one.code, one.detail) for one in cache.health().problems] == [("uncompiled", "no g++")]
     assert cache.optimize(dry_run=True).steps == ()
 
