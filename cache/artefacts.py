@@ -2,7 +2,7 @@
 
     <directory>/<model>/compiled/<key>/manifest.json   the facts it was made for, and the digest of every file
                                       /…               the files
-                                /<key>.failed.json     why making it failed
+                                /<key>.failed.json     why making it failed; this key leaves the weights out
                                 /.….tmp                only while one is written
 
 Facts are everything an artefact depends on, as a JSON object with at least "model" and "kind"; the key is
@@ -177,11 +177,13 @@ def forget_failure(folder: Path, facts: Facts) -> None:
 def failure(folder: Path, facts: Facts) -> str | None:
     """Why making exactly this failed within the last week; None: it may be tried."""
     note = _read(_note(folder, facts))
-    return str(note.get("reason")) if time.time() - note.get("time", 0.0) < RETRY else None
+    lately = note.get("facts") == dict(facts) and time.time() - note.get("time", 0.0) < RETRY
+    return str(note.get("reason")) if lately else None
 
 
 def _note(folder: Path, facts: Facts) -> Path:
-    return folder / f"{key(facts)}{_FAILED}"
+    """Named after all but the weights, so that what comes of newer ones replaces or removes it."""
+    return folder / f"{key({**facts, 'weights': None})}{_FAILED}"
 
 
 # -- helpers ---------------------------------------------------------------------------------------

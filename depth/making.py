@@ -43,8 +43,9 @@ def make(model: Model, kind: str, directory: Path, *, timeout: float = TIMEOUT) 
         return reason
     try:
         with artefacts.making(folder):
+            about = _tried(model, kind, directory)  # before, since the weights may be exchanged meanwhile
             reason = _make(model, kind, directory, timeout)
-            _remember(folder, _tried(model, kind, directory), reason)
+            _remember(folder, about, reason)
     except CacheBusy:
         return "another process makes it already"
     except (DepthmapError, OSError) as error:  # a cache that cannot be written

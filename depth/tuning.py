@@ -123,17 +123,16 @@ FIXED = {"Conv2dSame": FixedSameConv, "StdConv2dSame": FixedSameStandardConv, "M
 
 def simplified(network: DepthNetwork) -> DepthNetwork:
     """The network itself, ready to be exported or run: paddings fixed, no work done twice."""
-    for name, fixed in FIXED.items():
-        _replace(network, lambda module, name=name: _pads_anew(module, name), fixed)
+    _replace(network, _pads_anew, lambda module: FIXED[type(module).__name__](module))
     doubles = network.side is None  # networks for one square round where it halves to an odd number
     _replace(network, lambda module: type(module) is FusionBlock, partial(EarlyProjection, doubles=doubles))
     _replace(network, _has_one_output, OneOutput)
     return network
 
 
-def _pads_anew(module: nn.Module, name: str) -> bool:
-    """Is it timm's class of this name, and computes its padding at each call?"""
-    return type(module).__name__ == name and getattr(module, "same_pad", True)
+def _pads_anew(module: nn.Module) -> bool:
+    """Is it one of timm's layers that compute their padding at each call?"""
+    return type(module).__name__ in FIXED and getattr(module, "same_pad", True)
 
 
 def _has_one_output(module: nn.Module) -> bool:

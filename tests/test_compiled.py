@@ -367,6 +367,13 @@ def test_a_failure_counts_for_the_weights_it_happened_with(tmp_path, digest, rea
     assert [one.state for one in cache.status().artefacts] == [state]
 
 
+def test_making_it_of_newer_weights_removes_the_note(tmp_path):
+    folder = folder_in(tmp_path)
+    artefacts.note_failure(folder, compiled.facts(ROW, "aoti", "0" * 64), "too inexact")
+    artefacts.forget_failure(folder, compiled.facts(ROW, "aoti", "1" * 64))
+    assert artefacts.listed(folder) == ()
+
+
 def test_an_unequal_network_is_noticed():
     picked, other = Eager(network(weights(0))), Eager(network(weights(1)))
     assert compiling._difference(picked, other, ROW, Sizes()) > compiling.TOLERANCE
