@@ -57,6 +57,17 @@ def words(about: Mapping[str, object]) -> str:
             + (f" Load average before: {load:.1f}." if load is not None else ""))
 
 
+def machines(parts: Parts) -> list[dict[str, object]]:
+    """What the parts were measured on, each once: from the first date to the last, with the highest load."""
+    alike = dict[str, list[Mapping[str, object]]]()
+    for about, _ in parts.values():
+        fixed = {name: value for name, value in about.items() if name not in ("date", "load_before")}
+        alike.setdefault(json.dumps(fixed, sort_keys=True), []).append(about)
+    return [{**group[0], "date": " to ".join(dict.fromkeys((min(dates), max(dates)))),
+             "load_before": max((load for one in group if (load := one.get("load_before")) is not None), default=None)}
+            for group in alike.values() for dates in [[str(one["date"]) for one in group]]]
+
+
 def headline(parts: Parts) -> list[str]:
     """Every bar that could be measured, with what was found."""
     found = [judged for _, tables in parts.values() for judged in bars.judge(tables)]
@@ -124,8 +135,7 @@ def _on_one_line(numbers: str) -> str:
 
 def show(parts: Parts, page: Path) -> None:
     """Put the bars, with date and machine, between the marks of a Markdown page."""
-    about = [words(about) for about, _ in parts.values()]
-    block = "\n".join([BEGIN, "", *headline(parts), "", *list(dict.fromkeys(about))[:1], "", END])
+    block = "\n".join([BEGIN, "", *headline(parts), "", *map(words, machines(parts)), "", END])
     text = page.read_text(encoding="utf-8")
     page.write_text(re.sub(f"{BEGIN}.*{END}", lambda _: block, text, flags=re.S), encoding="utf-8")
 

@@ -51,6 +51,18 @@ def test_the_page_shows_the_bars_between_its_marks(tmp_path):
     assert text.startswith("above") and text.endswith("below") and "old" not in text and "2026-01-01" in text
 
 
+def test_parts_of_one_machine_share_a_line_from_the_first_date_to_the_last():
+    later = {**ABOUT, "date": "2026-01-03", "load_before": 1.5}
+    lines = [tables.words(about) for about in tables.machines({"load": (later, []), "start": (ABOUT, [])})]
+    assert lines == ["2026-01-01 to 2026-01-03, a chip, 2 cores, Python 3.12; torch 2.13. Load average before: 1.5."]
+
+
+def test_parts_of_two_machines_have_a_line_each():
+    other = {**ABOUT, "processor": "another chip"}
+    lines = [tables.words(about) for about in tables.machines({"load": (ABOUT, []), "start": (other, [])})]
+    assert [line.split(", ")[:2] for line in lines] == [["2026-01-01", "a chip"], ["2026-01-01", "another chip"]]
+
+
 # ---- the bars --------------------------------------------------------------------------------------------------------
 
 
