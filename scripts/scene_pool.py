@@ -16,6 +16,7 @@ from scripts import scenes
 
 SIDE = 256
 HELD_OUT = 1_000_000_000  # seeds from here on are never trained on
+MIXED = 40_000  # scenes of all kinds; what comes after them are close views of rooms
 AHEAD = 800  # scenes rendered before they are asked for; more would only take time from the training
 MEAN, STD = (torch.tensor(values).view(1, 3, 1, 1) for values in (find("Tiny").mean, find("Tiny").std))
 
@@ -38,7 +39,7 @@ class Pool:
         self.inverse = _mapped(folder / "inverse.f16", np.float16, (count, SIDE, SIDE))
         self.done = _mapped(folder / f"done{workers}.i64", np.int64, (workers,))
         self.wanted = _mapped(folder / "wanted.i64", np.int64, (1,))
-        self.used = np.flatnonzero([scenes.is_used(first + n) for n in range(count)])
+        self.used = np.flatnonzero([scenes.is_used(seed_of(first, n)) for n in range(count)])
 
     def start(self) -> list[multiprocessing.Process]:
         """Render what is missing in background processes, which end with this one."""
@@ -56,6 +57,11 @@ class Pool:
             time.sleep(0.2)
 
 
+def seed_of(first: int, n: int) -> int:
+    """The seed of a pool's scene n."""
+    return first + n + (scenes.CLOSE if n >= MIXED else 0)
+
+
 def _mapped(path: Path, kind, shape) -> np.memmap:
     return np.memmap(path, kind, "r+" if path.exists() else "w+", shape=shape)
 
@@ -65,8 +71,9 @@ def _fill(folder: Path, first: int, count: int, workers: int, k: int) -> None:
     parent = os.getppid()
     pool = Pool(folder, first, count, workers)
     for n in range(k + int(pool.done[k]) * workers, count, workers):
-        if scenes.is_used(first + n):
-            picture = scenes.render(first + n, SIDE, SIDE)
+        seed = seed_of(first, n)
+        if scenes.is_used(seed):
+            picture = scenes.render(seed, SIDE, SIDE)
             pool.rgb[n] = picture.rgb
             pool.inverse[n] = inverse_depth(picture.depth)
         pool.done[k] += 1
@@ -74,7 +81,6 @@ def _fill(folder: Path, first: int, count: int, workers: int, k: int) -> None:
             time.sleep(0.5)
         if os.getppid() != parent:
             return
-    pool.done[k] = count  # nothing more to wait for
 
 
 def inverse_depth(depth: np.ndarray) -> np.ndarray:

@@ -3,7 +3,7 @@
     python scripts/train_tiny.py                   # renders, trains, writes depth/weights/tiny.safetensors
     python scripts/train_tiny.py --evaluate        # figures of the shipped weights on 500 held-out scenes
 
-The scene of each number, the crops of each step and the first weights follow from --seed. There are four rounds, each
+The scene of each number, the crops of each step and the first weights follow from --seed. There are five rounds, each
 from small pictures to full-size ones, in which the learning rate rises, stays, and falls: the first with AdamW, the
 others with Muon from the result of the one before. At the end the batch norms' statistics are gathered anew.
 Interrupted training goes on from the last checkpoint in --work.
@@ -32,6 +32,8 @@ from scripts import depth_measures, scene_pool, scenes
 
 WEIGHTS = Path(__file__).parents[1] / "depth" / "weights" / "tiny.safetensors"
 SEED = 1
+APART = 1_000_000  # between the first scenes of two seeds
+SEEDS = scenes.CLOSE // APART
 WARM, DECAY = 100, 0.02  # the steps in which the learning rate rises; weight decay
 
 
@@ -50,6 +52,7 @@ ROUNDS = (
     Round(23_000, 1.5e-3, 6_500, 18_000),
     Round(39_000, 1.5e-3, 10_000, 18_000),
     Round(51_000, 1.5e-3, 8_000, 40_000, earlier=0.3),
+    Round(68_000, 1.5e-3, 10_000, 60_000, earlier=0.45),
 )
 STEPS, SCENES = ROUNDS[-1].end, ROUNDS[-1].scenes
 AT_ONCE = 1_500  # scenes to begin with; one more with each step
@@ -68,6 +71,9 @@ STAGES = (  # until this step: pictures in a step, their sizes, whether the loss
     (43_000, 32, ((96, 96), (96, 128), (128, 96)), True),
     (46_500, 16, ((128, 160), (160, 128), (160, 160)), True),
     (51_000, 8, ((192, 256), (256, 192), (256, 256), (160, 256)), True),
+    (55_000, 32, ((96, 96), (96, 128), (128, 96)), True),
+    (60_500, 16, ((128, 160), (160, 128), (160, 160)), True),
+    (68_000, 8, ((192, 256), (256, 192), (256, 256), (160, 256)), True),
 )
 
 
@@ -88,7 +94,7 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="train_tiny", description="Train or judge the bundled model.")
     p.add_argument("--steps", type=number_of_steps, default=STEPS, help=f"stop after so many steps (default {STEPS})")
     p.add_argument("--scenes", type=int, default=SCENES, help=f"training scenes to render (default {SCENES})")
-    p.add_argument("--seed", type=int, default=SEED, help="scenes, crops and first weights follow from it")
+    p.add_argument("--seed", type=number_of_seed, default=SEED, help="scenes, crops and first weights follow from it")
     p.add_argument("--processes", type=int, default=1, help="training processes that share each batch (default 1)")
     p.add_argument("--workers", type=int, default=1, help="rendering processes")
     p.add_argument("--work", type=Path, default=Path(".training"), help="scenes and checkpoints")
@@ -107,12 +113,19 @@ def number_of_steps(text: str) -> int:
     return count
 
 
+def number_of_seed(text: str) -> int:
+    count = int(text)
+    if not 0 <= count < SEEDS:
+        raise argparse.ArgumentTypeError(f"0 to {SEEDS - 1}, not {text}; further ones would draw held-out scenes")
+    return count
+
+
 def train(rank: int, options: argparse.Namespace) -> None:
     """One of the training processes; all hold the same network, the first one also its running mean and the files."""
     torch.set_num_threads(1)  # busy machines stall threads that wait for each other at every layer
     torch.manual_seed(options.seed)
     pool = scene_pool.Pool(
-        options.work / f"scenes{options.seed}", options.seed * 1_000_000, options.scenes, options.workers
+        options.work / f"scenes{options.seed}", options.seed * APART, options.scenes, options.workers
     )
     crew = pool.start() if rank == 0 else []
     if options.processes > 1:
@@ -361,10 +374,10 @@ def load(path: Path) -> nn.Module:
 
 
 @torch.inference_mode()
-def evaluate(network: nn.Module, count: int) -> list[tuple[str, float, float]]:
-    """(kind, δ1, Spearman) of the first held-out scenes; landscape, portrait and square pictures in turn."""
+def evaluate(network: nn.Module, count: int, first: int = scene_pool.HELD_OUT) -> list[tuple[str, float, float]]:
+    """(kind, δ1, Spearman) of held-out scenes from seed `first` on; landscape, portrait and square ones in turn."""
     figures = []
-    for seed in filter(scenes.is_used, itertools.count(scene_pool.HELD_OUT)):
+    for seed in filter(scenes.is_used, itertools.count(first)):
         if len(figures) == count:
             break
         picture = scenes.render(seed, *((192, 256), (256, 192), (256, 256))[len(figures) % 3])
@@ -377,10 +390,11 @@ def evaluate(network: nn.Module, count: int) -> list[tuple[str, float, float]]:
 
 
 def report(network: nn.Module, count: int) -> str:
-    """Figures over all held-out scenes and for each kind."""
+    """Figures over all held-out scenes and for each kind; close views of rooms apart from the others."""
     figures = evaluate(network, count)
     lines = [_line("all", figures)]
     lines += [_line(kind, [f for f in figures if f[0] == kind]) for kind in sorted({f[0] for f in figures})]
+    lines.append(_line("closeup", evaluate(network, count, scene_pool.HELD_OUT + scenes.CLOSE)))
     return "\n".join(lines)
 
 

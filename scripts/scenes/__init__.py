@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from scripts.scenes import raytrace
+from scripts.scenes.handheld import closeup
 from scripts.scenes.indoors import corridor, room, tabletop
 from scripts.scenes.lens import photograph
 from scripts.scenes.mixed import jumble, portrait
@@ -39,15 +40,18 @@ COMPOSERS = (
 
 # Of these kinds only a share is used, so that rooms, streets and open land prevail as they do among photos.
 SHARES = {"tabletop": 0.6, "portrait": 0.6, "wildlife": 0.6, "landmark": 0.5, "jumble": 0.3}
+CLOSE = 500_000_000  # of each thousand million seeds, those from here on are close views of rooms
 
 
 def is_used(seed: int) -> bool:
     """Whether the scene of a seed belongs to the collection, for training and for judging alike."""
-    kind = _composer(np.random.default_rng(seed)).__name__
+    kind = _composer(seed, np.random.default_rng(seed)).__name__
     return np.random.default_rng([seed, 1]).random() < SHARES.get(kind, 1.0)
 
 
-def _composer(rng: np.random.Generator):
+def _composer(seed: int, rng: np.random.Generator):
+    if seed % (2 * CLOSE) >= CLOSE:
+        return closeup
     chances = np.array([p for _, p in COMPOSERS])
     return COMPOSERS[int(rng.choice(len(chances), p=chances / chances.sum()))][0]
 
@@ -55,7 +59,7 @@ def _composer(rng: np.random.Generator):
 def compose(seed: int) -> tuple[Scene, str]:
     """The scene of a seed, and the name of its composer."""
     s = Scene(np.random.default_rng(seed))
-    composer = _composer(s.rng)
+    composer = _composer(seed, s.rng)
     composer(s)
     s.roll = s.rng.normal() * 0.03 if s.chance(0.7) else s.rng.normal() * 0.12
     return s, composer.__name__
