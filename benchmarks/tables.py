@@ -63,9 +63,14 @@ def machines(parts: Parts) -> list[dict[str, object]]:
     for about, _ in parts.values():
         fixed = {name: value for name, value in about.items() if name not in ("date", "load_before")}
         alike.setdefault(json.dumps(fixed, sort_keys=True), []).append(about)
-    return [{**group[0], "date": " to ".join(dict.fromkeys((min(dates), max(dates)))),
-             "load_before": max((load for one in group if (load := one.get("load_before")) is not None), default=None)}
-            for group in alike.values() for dates in [[str(one["date"]) for one in group]]]
+    return [_together(group) for group in alike.values()]
+
+
+def _together(group: list[Mapping[str, object]]) -> dict[str, object]:
+    dates = [one["date"] for one in group]
+    loads = [load for one in group if (load := one.get("load_before")) is not None]
+    return {**group[0], "date": " to ".join(dict.fromkeys((min(dates), max(dates)))),
+            "load_before": max(loads, default=None)}
 
 
 def headline(parts: Parts) -> list[str]:

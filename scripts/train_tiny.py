@@ -51,7 +51,7 @@ ROUNDS = (
     Round(12_500, 2e-3, 5_000, 18_000),
     Round(23_000, 1.5e-3, 6_500, 18_000),
     Round(39_000, 1.5e-3, 10_000, 18_000),
-    Round(51_000, 1.5e-3, 8_000, 40_000, earlier=0.3),
+    Round(51_000, 1.5e-3, 8_000, scene_pool.MIXED, earlier=0.3),
     Round(68_000, 1.5e-3, 10_000, 60_000, earlier=0.45),
 )
 STEPS, SCENES = ROUNDS[-1].end, ROUNDS[-1].scenes
