@@ -88,7 +88,10 @@ def _weight_bytes(model: Model) -> int:
 
 
 class Eager:
-    """The network as torch modules; threads may call it at once, each pays its own memory."""
+    """The network as torch modules; threads may call it at once, each pays its own memory.
+
+    On a CUDA device the calls are recorded (`graphs.py`) and take turns.
+    """
 
     name = "eager"
 
@@ -101,7 +104,11 @@ class Eager:
         self.dtype = getattr(torch, str(dtype).removeprefix("torch."))
         self._network = tuned(network.to(self.device, self.dtype).requires_grad_(False))
         self.bytes = sum(tensor.nbytes for tensor in self._network.state_dict().values())
-        self._settled = False
+        self._run, self._settled = self._network, False
+        if self.device.type == "cuda":
+            from depth.graphs import Graphs
+
+            self._run = Graphs(self._network)
 
     def accepts(self, h: int, w: int) -> bool:
         return h % MULTIPLE == 0 and w % MULTIPLE == 0
@@ -113,7 +120,7 @@ class Eager:
             self._network.to(memory_format=torch.channels_last)
             self._settled = True
         with torch.inference_mode():
-            return self._network(torch.from_numpy(batch).to(self.device, self.dtype)).float().cpu().numpy()
+            return self._run(torch.from_numpy(batch).to(self.device, self.dtype)).float().cpu().numpy()
 
 
 class Compiled:

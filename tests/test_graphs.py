@@ -1,0 +1,136 @@
+"""A network on a CUDA device as recorded graphs. What is recorded and when is shown without one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from depth import graphs
+from depth.engines import Eager
+from depth.graphs import LIMIT, Graphs, Recorded
+from depth.models import find
+from depth.supply import BUNDLED
+
+on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device here")
+
+
+def batch(side: int = 2) -> torch.Tensor:
+    return torch.zeros(1, 3, side, side)
+
+
+def network(x: torch.Tensor) -> torch.Tensor:
+    return x.sum(1)
+
+
+@pytest.fixture
+def recorded(monkeypatch):
+    """The sizes that were recorded, by something that needs no device."""
+    sizes = []
+
+    def record(run, example, memory):
+        sizes.append(example.shape[-1])
+        return run
+
+    monkeypatch.setattr(graphs, "Recorded", record)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 1))
+    return sizes
+
+
+def test_a_size_is_recorded_when_it_comes_again(recorded):
+    run = Graphs(network)
+    run(batch())
+    assert recorded == []
+    run(batch())
+    assert recorded == [2]
+
+
+def test_another_size_is_not_recorded_with_it(recorded):
+    run = Graphs(network)
+    for side in (2, 3, 2):
+        assert run(batch(side)).shape == (1, side, side)
+    assert recorded == [2]
+
+
+def test_the_size_used_longest_ago_is_let_go(recorded):
+    run = Graphs(network)
+    for side in (2, 2, *range(3, 3 + LIMIT), 2):
+        run(batch(side))
+    assert recorded == [2]
+    run(batch())
+    assert recorded == [2, 2]
+
+
+def test_what_cannot_be_recorded_runs_as_it_is(monkeypatch, caplog):
+    def refuse(run, example, memory):
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(graphs, "Recorded", refuse)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 1))
+    run = Graphs(network)
+    for _ in range(4):
+        assert run(batch()).shape == (1, 2, 2)
+    assert len(caplog.records) == 1 and "1×3×2×2" in caplog.text
+
+
+def tiny(device: str = "cuda", dtype: str = "float32") -> Eager:
+    from safetensors.torch import load_file
+
+    from depth.networks import checkpoints
+
+    row = find("Tiny")
+    tensors = {k: v.float() if v.is_floating_point() else v for k, v in load_file(BUNDLED / row.bundled).items()}
+    return Eager(checkpoints.load(row, tensors), device, dtype)
+
+
+def picture(seed: int, count: int = 1, height: int = 192) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(count, 3, height, 256)).astype(np.float32)
+
+
+@on_gpu
+def test_the_recorded_network_equals_the_one_that_was_not():
+    engine = tiny()
+    first = engine(picture(0))
+    engine(picture(1))
+    assert isinstance(next(iter(engine._run._sizes.values())), Recorded)
+    np.testing.assert_allclose(engine(picture(0)), first, atol=1e-5 * np.ptp(first))
+
+
+@on_gpu
+def test_a_result_stays_when_the_next_one_comes():
+    engine = tiny()
+    results = [engine(picture(seed)) for seed in (0, 0, 1, 2)]
+    assert np.abs(results[1] - results[0]).max() < 1e-5 * np.ptp(results[0])
+    assert np.abs(results[2] - results[3]).max() > 1e-3 * np.ptp(results[0])
+
+
+@on_gpu
+def test_the_device_gives_what_the_processor_gives():
+    wanted = tiny("cpu")(picture(0, 2))
+    engine = tiny()
+    for _ in range(3):
+        got = engine(picture(0, 2))
+    assert np.abs(got - wanted).max() < 2e-3 * np.ptp(wanted)  # TF32 in convolutions
+
+
+@on_gpu
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_comes_close(dtype):
+    wanted = tiny("cpu")(picture(0))
+    engine = tiny(dtype=dtype)
+    for _ in range(3):
+        got = engine(picture(0))
+    assert np.abs(got - wanted).mean() < 0.02 * np.ptp(wanted)
+
+
+@on_gpu
+def test_threads_of_different_sizes_get_their_own_results():
+    from concurrent.futures import ThreadPoolExecutor
+
+    engine = tiny()
+    heights = (64, 128, 192, 256, 320, 384) * 8
+    wanted = {height: tiny("cpu")(picture(height, height=height)) for height in set(heights)}
+    with ThreadPoolExecutor(6) as pool:
+        got = list(pool.map(lambda height: engine(picture(height, height=height)), heights))
+    for height, one in zip(heights, got, strict=True):
+        assert np.abs(one - wanted[height]).max() < 2e-3 * np.ptp(wanted[height])
