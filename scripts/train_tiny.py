@@ -3,10 +3,11 @@
     python scripts/train_tiny.py                   # renders, trains, writes depth/weights/tiny.safetensors
     python scripts/train_tiny.py --evaluate        # figures of the shipped weights on 500 held-out scenes
 
-The scene of each number, the crops of each step and the first weights follow from --seed. There are five rounds, each
-from small pictures to full-size ones, in which the learning rate rises, stays, and falls: the first with AdamW, the
-others with Muon from the result of the one before. At the end the batch norms' statistics are gathered anew.
-Interrupted training goes on from the last checkpoint in --work.
+The scene of each number, the crops of each step and the first weights follow from --seed. There are six rounds in
+which the learning rate rises, stays, and falls: the first with AdamW, the others with Muon from the result of the one
+before. The first five go from small pictures to full-size ones and are for processors, the last (`last_round.py`) is
+for a GPU. After the fifth and the sixth the batch norms' statistics are gathered anew. Interrupted training goes on
+from the last checkpoint in --work.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import itertools
 import math
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,18 +25,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs 
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import distributed, multiprocessing, nn
 
-from depth.models import find
-from depth.networks import build
-from scripts import depth_measures, scene_pool, scenes
+from scripts import depth_measures, last_round, scene_pool, scenes
+from scripts.learning import WEIGHTS, FilterMuon, criterion, divided, fresh, groups, load, save_weights, settle
 
-WEIGHTS = Path(__file__).parents[1] / "depth" / "weights" / "tiny.safetensors"
 SEED = 1
-APART = 1_000_000  # between the first scenes of two seeds
-SEEDS = scenes.CLOSE // APART
-WARM, DECAY = 100, 0.02  # the steps in which the learning rate rises; weight decay
+WARM = 100  # steps in which the learning rate rises
 
 
 class Round(NamedTuple):
@@ -87,14 +84,18 @@ def main(arguments: list[str] | None = None) -> int:
         multiprocessing.spawn(train, (options,), options.processes)
     else:
         train(0, options)
-    return 0
+    if options.steps < STEPS:
+        return 0
+    print("the last round", flush=True)
+    weights = str(options.weights)
+    return last_round.main(["--start", weights, "--weights", weights, "--seed", str(options.seed)])
 
 
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="train_tiny", description="Train or judge the bundled model.")
-    p.add_argument("--steps", type=number_of_steps, default=STEPS, help=f"stop after so many steps (default {STEPS})")
+    p.add_argument("--steps", type=number_of_steps, default=STEPS, help=f"stop before {STEPS} and the last round")
     p.add_argument("--scenes", type=int, default=SCENES, help=f"training scenes to render (default {SCENES})")
-    p.add_argument("--seed", type=number_of_seed, default=SEED, help="scenes, crops and first weights follow from it")
+    p.add_argument("--seed", type=last_round.number_of_seed, default=SEED, help="all follows from it")
     p.add_argument("--processes", type=int, default=1, help="training processes that share each batch (default 1)")
     p.add_argument("--workers", type=int, default=1, help="rendering processes")
     p.add_argument("--work", type=Path, default=Path(".training"), help="scenes and checkpoints")
@@ -113,19 +114,12 @@ def number_of_steps(text: str) -> int:
     return count
 
 
-def number_of_seed(text: str) -> int:
-    count = int(text)
-    if not 0 <= count < SEEDS:
-        raise argparse.ArgumentTypeError(f"0 to {SEEDS - 1}, not {text}; further ones would draw held-out scenes")
-    return count
-
-
 def train(rank: int, options: argparse.Namespace) -> None:
     """One of the training processes; all hold the same network, the first one also its running mean and the files."""
     torch.set_num_threads(1)  # busy machines stall threads that wait for each other at every layer
     torch.manual_seed(options.seed)
     pool = scene_pool.Pool(
-        options.work / f"scenes{options.seed}", options.seed * APART, options.scenes, options.workers
+        options.work / f"scenes{options.seed}", options.seed * last_round.APART, options.scenes, options.workers
     )
     crew = pool.start() if rank == 0 else []
     if options.processes > 1:
@@ -153,7 +147,7 @@ def train(rank: int, options: argparse.Namespace) -> None:
             save_weights(mean, options.weights)
     if rank == 0 and options.steps == STEPS:
         conclude(ROUNDS[-1], network, mean, before)
-        settle(mean, pool, options.seed)
+        settle(mean, closing(pool, options.seed))
         save_weights(mean, options.weights)
     for worker in crew:
         worker.terminate()
@@ -190,22 +184,6 @@ def drawn(
     return scene_pool.draw(pool, rng, ready, size, shape)
 
 
-def criterion(prediction: torch.Tensor, inverse: torch.Tensor, fitted: bool) -> torch.Tensor:
-    """What is made small: the plain error and, once there is something to fit, the two fitted ones."""
-    plain = depth_measures.plain_loss(prediction, inverse)
-    if not fitted:
-        return plain
-    return plain + 0.3 * depth_measures.midas_loss(prediction, inverse) + depth_measures.ratio_loss(prediction, inverse)
-
-
-class FullPrecision(nn.Conv2d):
-    """A convolution that stays in single precision: backwards, oneDNN's depthwise ones are slow in bfloat16."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        with torch.autocast("cpu", enabled=False):
-            return super().forward(x.float())
-
-
 def share_gradients(network: nn.Module, processes: int) -> None:
     """Every process goes on with the mean of all gradients."""
     gradients = [p.grad for p in network.parameters()]
@@ -237,57 +215,12 @@ def rate(step: int) -> float:
     return part.rate * min(1.0, (step - begin + 1) / WARM) * 0.5 * (1 + math.cos(math.pi * fallen))
 
 
-def fresh() -> nn.Module:
-    """The network with first weights."""
-    network = build(find("Tiny")).to_empty(device="cpu")
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.BatchNorm2d):
-            module.reset_parameters()
-    for module in network.pretrained.modules():
-        if isinstance(module, nn.Conv2d):
-            fan_out = module.kernel_size[0] ** 2 * module.out_channels // module.groups
-            nn.init.normal_(module.weight, 0, math.sqrt(2 / fan_out))
-            if module.groups > 1:
-                module.__class__ = FullPrecision
-    nn.init.constant_(network.scratch.output_conv[4].bias, 0.5)  # above the closing ReLU's dead half
-    network.scratch.output_conv[5] = nn.LeakyReLU(0.05)  # while it learns; a plain ReLU would let pixels die
-    return network.to(memory_format=torch.channels_last).train()
-
-
 def optimizers(network: nn.Module, step: int) -> list[torch.optim.Optimizer]:
     """Who moves the weights in this step's round: AdamW, from the second round on Muon where there are matrices."""
-    matrices = [p for p in network.parameters() if step >= ROUNDS[0].end and is_matrix(p)]
-    taken = set(map(id, matrices))
-    rest = [p for p in network.parameters() if id(p) not in taken]
-    groups = [
-        {"params": [p for p in rest if p.ndim > 1], "weight_decay": DECAY},
-        {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    return [torch.optim.AdamW(groups, fused=True), *([FilterMuon(matrices)] if matrices else [])]
-
-
-def is_matrix(filters: torch.Tensor) -> bool:
-    """Convolutions that mix channels, and have several outputs."""
-    return filters.ndim == 4 and filters.shape[1] > 1 and len(filters) >= 8 and filters[0].numel() >= 16
-
-
-class FilterMuon(torch.optim.Muon):
-    """Muon (https://kellerjordan.github.io/posts/muon) for convolutions: a bank of filters is one matrix."""
-
-    def __init__(self, filters: list[torch.Tensor]):
-        self.filters = filters
-        matrices = [nn.Parameter(as_matrix(p.detach())) for p in filters]  # the same memory
-        super().__init__(matrices, weight_decay=DECAY, adjust_lr_fn="match_rms_adamw")
-
-    def step(self, closure=None):
-        for filters, matrix in zip(self.filters, self.param_groups[0]["params"], strict=True):
-            matrix.grad = as_matrix(filters.grad)
-        return super().step(closure)
-
-
-def as_matrix(filters: torch.Tensor) -> torch.Tensor:
-    """Outputs × (kernel · inputs); shares memory with filters that lie channels last."""
-    return filters.permute(0, 2, 3, 1).flatten(1)
+    if step < ROUNDS[0].end:
+        return [torch.optim.AdamW(groups(network.parameters()), fused=True)]
+    matrices, rest = divided(network)
+    return [torch.optim.AdamW(groups(rest), fused=True), FilterMuon(matrices)]
 
 
 @torch.no_grad()
@@ -307,24 +240,12 @@ def conclude(part: Round, network: nn.Module, mean: nn.Module, before: nn.Module
         other.load_state_dict(mean.state_dict())
 
 
-@torch.no_grad()
-def settle(network: nn.Module, pool: scene_pool.Pool, seed: int, batches: int = 60) -> None:
-    """Gather the batch norms' statistics anew, with the weights as they are.
-
-    Those from training are of a few pictures a step, of weights that moved meanwhile, and of each process's own
-    pictures only.
-    """
-    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
-    network.eval()
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a plain mean over all batches
-        norm.train()
+def closing(pool: scene_pool.Pool, seed: int, batches: int = 60) -> Iterator[torch.Tensor]:
+    """The pictures whose statistics the batch norms keep."""
     rng = np.random.default_rng([seed, STEPS])
     _, size, shapes, _ = STAGES[-1]
     for number in range(batches):
-        network(drawn(pool, rng, STEPS - 1, size, shapes[number % len(shapes)]).pictures)
-    network.eval()
+        yield drawn(pool, rng, STEPS - 1, size, shapes[number % len(shapes)]).pictures
 
 
 def save_checkpoint(
@@ -357,22 +278,6 @@ def resume(
     return state["step"], learners
 
 
-def save_weights(network: nn.Module, path: Path) -> None:
-    """Half precision on disk, keys sorted, so that equal weights give equal bytes."""
-    state = {
-        k: v.half().contiguous() if v.is_floating_point() else v for k, v in sorted(network.state_dict().items())
-    }
-    save_file(state, path.with_suffix(".new"))
-    path.with_suffix(".new").replace(path)
-
-
-def load(path: Path) -> nn.Module:
-    network = build(find("Tiny"))
-    state = {k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()}
-    network.load_state_dict(state, strict=True, assign=True)
-    return network.eval().to(memory_format=torch.channels_last)
-
-
 @torch.inference_mode()
 def evaluate(network: nn.Module, count: int, first: int = scene_pool.HELD_OUT) -> list[tuple[str, float, float]]:
     """(kind, δ1, Spearman) of held-out scenes from seed `first` on; landscape, portrait and square ones in turn."""
@@ -390,11 +295,12 @@ def evaluate(network: nn.Module, count: int, first: int = scene_pool.HELD_OUT) -
 
 
 def report(network: nn.Module, count: int) -> str:
-    """Figures over all held-out scenes and for each kind; close views of rooms apart from the others."""
+    """Figures over all held-out scenes and for each kind; close views of rooms and nearby views apart from them."""
     figures = evaluate(network, count)
     lines = [_line("all", figures)]
     lines += [_line(kind, [f for f in figures if f[0] == kind]) for kind in sorted({f[0] for f in figures})]
-    lines.append(_line("closeup", evaluate(network, count, scene_pool.HELD_OUT + scenes.CLOSE)))
+    for name, offset in (("closeup", scenes.CLOSE), ("nearby", scenes.NEARBY)):
+        lines.append(_line(name, evaluate(network, count, scene_pool.HELD_OUT + offset)))
     return "\n".join(lines)
 
 

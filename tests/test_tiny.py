@@ -15,7 +15,7 @@ from safetensors import safe_open
 from depth import images
 from depth.models import find
 from depth.networks import build
-from scripts import depth_measures, scene_pool, scenes, train_tiny
+from scripts import depth_measures, last_round, learning, scene_pool, scenes, train_tiny
 from scripts.scenes import handheld, raytrace
 from scripts.scenes.stage import Scene
 
@@ -27,23 +27,23 @@ PHOTOS = Path(importlib.util.find_spec("gradio").origin).parent / "media_assets"
 
 @pytest.fixture(scope="module")
 def network() -> torch.nn.Module:
-    return train_tiny.load(train_tiny.WEIGHTS)
+    return learning.load(learning.WEIGHTS)
 
 
 def test_weights_are_at_most_eight_megabytes():
-    assert train_tiny.WEIGHTS.stat().st_size <= 8_000_000
+    assert learning.WEIGHTS.stat().st_size <= 8_000_000
 
 
 def test_weights_are_exactly_the_networks_own():
     expected = {key: tuple(value.shape) for key, value in build(find("Tiny")).state_dict().items()}
-    with safe_open(train_tiny.WEIGHTS, "pt") as file:
+    with safe_open(learning.WEIGHTS, "pt") as file:
         found = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
     assert found == expected
 
 
 def test_saving_what_was_loaded_gives_the_same_bytes(network, tmp_path):
-    train_tiny.save_weights(network, tmp_path / "again.safetensors")
-    assert (tmp_path / "again.safetensors").read_bytes() == train_tiny.WEIGHTS.read_bytes()
+    learning.save_weights(network, tmp_path / "again.safetensors")
+    assert (tmp_path / "again.safetensors").read_bytes() == learning.WEIGHTS.read_bytes()
 
 
 # ---- on photographs --------------------------------------------------------------------------------------------------
@@ -165,8 +165,8 @@ def test_nearer_shape_hides_the_farther_one():
 
 
 def test_every_composer_draws_finite_colours_and_some_depth():
-    kinds = {"closeup", *(composer.__name__ for composer, _ in scenes.COMPOSERS)}
-    seeds = itertools.chain([scenes.CLOSE], itertools.count())
+    kinds = {"closeup", "nearby", *(composer.__name__ for composer, _ in scenes.COMPOSERS)}
+    seeds = itertools.chain([scenes.CLOSE, scenes.NEARBY], itertools.count())
     while kinds:
         scene, kind = scenes.compose(next(seeds))
         if kind in kinds:
@@ -192,10 +192,11 @@ def test_camera_goes_only_where_nothing_is_in_its_way(hall, end, free):
     assert handheld.is_free(hall, np.array((0.0, 1.5, 0.0)), np.array(end)) == free
 
 
-def test_camera_that_steps_in_is_never_inside_a_thing():
-    for seed in range(scenes.CLOSE, scenes.CLOSE + 100):
+@pytest.mark.parametrize("first", [scenes.CLOSE, scenes.NEARBY], ids=["closeup", "nearby"])
+def test_camera_in_the_hand_is_never_inside_a_thing(first):
+    for seed in range(first, first + 100):
         scene, _ = scenes.compose(seed)
-        shapes = np.array(scene.shapes)
+        shapes = np.array([shape for shape in scene.shapes if shape[16] < raytrace.PLANE])
         away = np.array(scene.eye) - shapes[:, 9:12]
         local = np.abs(np.einsum("nij,nj->ni", shapes[:, :9].reshape(-1, 3, 3), away))
         inside = np.where(shapes[:, 16] == raytrace.BALL, np.linalg.norm(local, axis=1), local.max(axis=1)) < 1
@@ -217,7 +218,7 @@ def test_first_scenes_of_a_pool_are_of_all_kinds_and_the_last_close_views(monkey
 def test_held_out_close_views_are_close_views_and_never_trained_on():
     first = scene_pool.HELD_OUT + scenes.CLOSE
     assert scenes.compose(first)[1] == "closeup"
-    assert scene_pool.seed_of((train_tiny.SEEDS - 1) * train_tiny.APART, train_tiny.SCENES - 1) < scene_pool.HELD_OUT
+    assert scene_pool.seed_of((last_round.SEEDS - 1) * last_round.APART, train_tiny.SCENES - 1) < scene_pool.HELD_OUT
 
 
 # ---- training --------------------------------------------------------------------------------------------------------
@@ -243,9 +244,9 @@ def test_a_pool_that_grows_renders_only_what_is_new(tmp_path, monkeypatch):
 
 def test_first_weights_follow_from_the_seed():
     torch.manual_seed(3)
-    first = train_tiny.fresh().state_dict()
+    first = learning.fresh().state_dict()
     torch.manual_seed(3)
-    assert all(torch.equal(value, first[key]) for key, value in train_tiny.fresh().state_dict().items())
+    assert all(torch.equal(value, first[key]) for key, value in learning.fresh().state_dict().items())
 
 
 ROUNDS = [train_tiny.ROUNDS[0].end - 1, train_tiny.ROUNDS[0].end]  # the last step of the first, the first of the second
@@ -257,7 +258,7 @@ def test_training_lowers_the_loss_on_one_batch(tmp_path, step):
     pool = scene_pool.Pool(tmp_path, 50, 2, 1)
     batch = scene_pool.draw(pool, np.random.default_rng(0), 2, 4, (64, 64))
     torch.manual_seed(0)
-    network = train_tiny.fresh()
+    network = learning.fresh()
     learners = train_tiny.optimizers(network, step)
     for group in (group for learner in learners for group in learner.param_groups):
         group["lr"] = 1e-3
@@ -274,7 +275,7 @@ def test_training_lowers_the_loss_on_one_batch(tmp_path, step):
 
 @pytest.mark.parametrize("step", ROUNDS)
 def test_every_weight_has_exactly_one_optimizer(step):
-    network = train_tiny.fresh()
+    network = learning.fresh()
     taken = [p.data_ptr() for learner in train_tiny.optimizers(network, step)
              for group in learner.param_groups for p in group["params"]]
     assert sorted(taken) == sorted(p.data_ptr() for p in network.parameters())
@@ -312,19 +313,19 @@ def test_a_rounds_result_holds_its_share_of_the_round_before():
 
 def test_settling_gives_the_statistics_of_the_pictures_and_leaves_the_weights(tmp_path):
     scene_pool._fill(tmp_path, 50, 3, 1, 0)
-    network = train_tiny.fresh()
+    network = learning.fresh()
     before = {key: value.clone() for key, value in network.state_dict().items()}
-    train_tiny.settle(network, scene_pool.Pool(tmp_path, 50, 3, 1), seed=1, batches=2)
+    learning.settle(network, train_tiny.closing(scene_pool.Pool(tmp_path, 50, 3, 1), seed=1, batches=2))
     after = network.state_dict()
     changed = {key.rpartition(".")[2] for key, value in after.items() if not torch.equal(value, before[key])}
     assert changed == {"running_mean", "running_var", "num_batches_tracked"}
 
 
 def test_interrupted_training_goes_on_where_it_was(tmp_path):
-    network, mean, before = (train_tiny.fresh() for _ in range(3))
+    network, mean, before = (learning.fresh() for _ in range(3))
     learners = train_tiny.optimizers(network, 0)
     train_tiny.save_checkpoint(tmp_path / "checkpoint.pt", 7, network, mean, before, learners)
-    again = [train_tiny.fresh() for _ in range(3)]
+    again = [learning.fresh() for _ in range(3)]
     step, _ = train_tiny.resume(tmp_path / "checkpoint.pt", *again)
     assert step == 7
     for old, new in zip((network, mean, before), again, strict=True):
@@ -338,11 +339,11 @@ def test_steps_beyond_the_recipe_are_refused(count, capsys):
     assert f"1 to {train_tiny.STEPS} are the recipe's, not {count}" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("seed", ["-1", str(train_tiny.SEEDS)])
+@pytest.mark.parametrize("seed", ["-1", str(last_round.SEEDS)])
 def test_seeds_whose_scenes_are_held_out_are_refused(seed, capsys):
     with pytest.raises(SystemExit):
         train_tiny.main(["--seed", seed])
-    assert f"0 to {train_tiny.SEEDS - 1}, not {seed}" in capsys.readouterr().err
+    assert f"0 to {last_round.SEEDS - 1}, not {seed}" in capsys.readouterr().err
 
 
 # ---- the figures -----------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from scripts.scenes.handheld import closeup
 from scripts.scenes.indoors import corridor, room, tabletop
 from scripts.scenes.lens import photograph
 from scripts.scenes.mixed import jumble, portrait
+from scripts.scenes.nearby import nearby
 from scripts.scenes.outdoors import fields, landmark, street, wildlife
 from scripts.scenes.shade import shade
 from scripts.scenes.stage import Scene
@@ -41,6 +42,7 @@ COMPOSERS = (
 # Of these kinds only a share is used, so that rooms, streets and open land prevail as they do among photos.
 SHARES = {"tabletop": 0.6, "portrait": 0.6, "wildlife": 0.6, "landmark": 0.5, "jumble": 0.3}
 CLOSE = 500_000_000  # of each thousand million seeds, those from here on are close views of rooms
+NEARBY = 750_000_000  # of each thousand million seeds, those from here on are nearby views
 
 
 def is_used(seed: int) -> bool:
@@ -51,7 +53,7 @@ def is_used(seed: int) -> bool:
 
 def _composer(seed: int, rng: np.random.Generator):
     if seed % (2 * CLOSE) >= CLOSE:
-        return closeup
+        return nearby if seed % (2 * CLOSE) >= NEARBY else closeup
     chances = np.array([p for _, p in COMPOSERS])
     return COMPOSERS[int(rng.choice(len(chances), p=chances / chances.sum()))][0]
 

@@ -107,7 +107,11 @@ def desk(s: Scene, x, d) -> None:
 
 
 def step_in(s: Scene, h) -> None:
-    """Put the camera where nothing stands between it and the door, near a thing, and turn it there."""
+    """Put the camera where nothing stands between it and the door, near a thing, and turn it past it.
+
+    The turn has the wrong sign, so the thing is often beside the picture. It stays, for the weights learnt from these
+    views and are judged on them; `nearby.hold` turns the camera to the thing.
+    """
     s.view = s.uniform(45, 80)
     start = np.array((0.0, min(h - 0.4, 1.6), 0.0))
     things = [p for p in s.shapes if p[19] and p[15] < LARGEST and p[11] > 0.8 and p[10] < 1.6]

@@ -1,0 +1,129 @@
+"""The bundled model while it learns: its first weights, what is made small, who moves the weights, its file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from depth.models import find
+from depth.networks import build
+from scripts import depth_measures
+
+WEIGHTS = Path(__file__).parents[1] / "depth" / "weights" / "tiny.safetensors"
+DECAY = 0.02  # of the weights
+
+
+def fresh() -> nn.Module:
+    """The network with first weights."""
+    network = build(find("Tiny")).to_empty(device="cpu")
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.BatchNorm2d):
+            module.reset_parameters()
+    for module in network.pretrained.modules():
+        if isinstance(module, nn.Conv2d):
+            fan_out = module.kernel_size[0] ** 2 * module.out_channels // module.groups
+            nn.init.normal_(module.weight, 0, math.sqrt(2 / fan_out))
+            if module.groups > 1:
+                module.__class__ = FullPrecision
+    nn.init.constant_(network.scratch.output_conv[4].bias, 0.5)  # above the closing ReLU's dead half
+    network.scratch.output_conv[5] = nn.LeakyReLU(0.05)  # while it learns; a plain ReLU would let pixels die
+    return network.to(memory_format=torch.channels_last).train()
+
+
+class FullPrecision(nn.Conv2d):
+    """A convolution that stays in single precision: backwards, oneDNN's depthwise ones are slow in bfloat16."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(x.float())
+
+
+def criterion(prediction: torch.Tensor, inverse: torch.Tensor, fitted: bool) -> torch.Tensor:
+    """What is made small: the plain error and, once there is something to fit, the two fitted ones."""
+    plain = depth_measures.plain_loss(prediction, inverse)
+    if not fitted:
+        return plain
+    return plain + 0.3 * depth_measures.midas_loss(prediction, inverse) + depth_measures.ratio_loss(prediction, inverse)
+
+
+def divided(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """What Muon moves, and the rest."""
+    matrices = [p for p in network.parameters() if is_matrix(p)]
+    taken = set(map(id, matrices))
+    return matrices, [p for p in network.parameters() if id(p) not in taken]
+
+
+def groups(parameters: Iterable[nn.Parameter]) -> list[dict[str, object]]:
+    """For AdamW: filters decay, biases and norms do not."""
+    parameters = list(parameters)
+    return [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": DECAY},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+
+
+def is_matrix(filters: torch.Tensor) -> bool:
+    """Convolutions that mix channels, and have several outputs."""
+    return filters.ndim == 4 and filters.shape[1] > 1 and len(filters) >= 8 and filters[0].numel() >= 16
+
+
+class FilterMuon(torch.optim.Muon):
+    """Muon (https://kellerjordan.github.io/posts/muon) for convolutions: a bank of filters is one matrix."""
+
+    def __init__(self, filters: list[torch.Tensor]):
+        self.filters = filters
+        matrices = [nn.Parameter(as_matrix(p.detach())) for p in filters]  # the same memory
+        super().__init__(matrices, weight_decay=DECAY, adjust_lr_fn="match_rms_adamw")
+
+    def step(self, closure=None):
+        for filters, matrix in zip(self.filters, self.param_groups[0]["params"], strict=True):
+            matrix.grad = as_matrix(filters.grad)
+        return super().step(closure)
+
+
+def as_matrix(filters: torch.Tensor) -> torch.Tensor:
+    """Outputs × (kernel · inputs); shares memory with filters that lie channels last."""
+    return filters.permute(0, 2, 3, 1).flatten(1)
+
+
+@torch.no_grad()
+def settle(network: nn.Module, pictures: Iterable[torch.Tensor]) -> None:
+    """Gather the batch norms' statistics anew, over these batches and with the weights as they are.
+
+    Those from training are of a few pictures a step, of weights that moved meanwhile, and of each process's own
+    pictures only.
+    """
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    network.eval()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain mean over all batches
+        norm.train()
+    for batch in pictures:
+        network(batch)
+    network.eval()
+
+
+def save_weights(network: nn.Module, path: Path) -> None:
+    """Half precision on disk, keys sorted, so that equal weights give equal bytes."""
+    state = {
+        k: v.half().contiguous() if v.is_floating_point() else v for k, v in sorted(network.state_dict().items())
+    }
+    save_file(state, path.with_suffix(".new"))
+    path.with_suffix(".new").replace(path)
+
+
+def read(path: Path) -> dict[str, torch.Tensor]:
+    """The file's state dict in single precision."""
+    return {k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()}
+
+
+def load(path: Path) -> nn.Module:
+    network = build(find("Tiny"))
+    network.load_state_dict(read(path), strict=True, assign=True)
+    return network.eval().to(memory_format=torch.channels_last)

@@ -1,0 +1,88 @@
+"""Scenes rendered by many processes at once, in shared memory, for a trainer that keeps them on a GPU.
+
+No disk is fast enough, and none is needed: the trainer takes a scene once, and its place is used again.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+
+from scripts import scenes
+from scripts.scene_pool import SIDE, inverse_depth
+
+FIRST = 60_000  # of a seed's million numbers, those before belong to the scenes on disk
+TRIES = 4  # numbers a scene may choose from, so that thinned-out kinds leave no gap
+KINDS = (0,) * 11 + (scenes.CLOSE,) * 3 + (scenes.NEARBY,) * 6  # in turn: all kinds, close views of rooms, nearby views
+
+
+def seed_of(first: int, n: int) -> int:
+    """The seed of a ring's scene n: the first of its numbers that is used, or the last."""
+    begin = first + FIRST + TRIES * n + KINDS[n % len(KINDS)]
+    return next((seed for seed in range(begin, begin + TRIES - 1) if scenes.is_used(seed)), begin + TRIES - 1)
+
+
+class Ring:
+    """So many `places` for pictures and inverse depths: scene n lies at n modulo places until it is taken."""
+
+    def __init__(self, folder: Path, places: int, workers: int, mode: str = "r+"):
+        folder.mkdir(parents=True, exist_ok=True)
+
+        def mapped(name: str, kind: type, *shape: int) -> np.memmap:
+            self.files.append(folder / name)
+            return np.memmap(self.files[-1], kind, mode, shape=shape)
+
+        self.folder, self.places, self.workers, self.files = folder, places, workers, list[Path]()
+        self.rgb = mapped("rgb.u8", np.uint8, places, SIDE, SIDE, 3)
+        self.inverse = mapped("inverse.f16", np.float16, places, SIDE, SIDE)
+        self.done = mapped("done.i64", np.int64, workers)  # scenes rendered by each worker
+        self.taken = mapped("taken.i64", np.int64, 1)
+
+    def ready(self) -> int:
+        """How many scenes were rendered from the first on, without a gap."""
+        return min(int(self.done[k]) * self.workers + k for k in range(self.workers))
+
+    def put(self, first: int, n: int) -> None:
+        """Render scene n into its place."""
+        picture = scenes.render(seed_of(first, n), SIDE, SIDE)
+        self.rgb[n % self.places] = picture.rgb
+        self.inverse[n % self.places] = inverse_depth(picture.depth)
+        self.done[n % self.workers] += 1
+
+    def remove(self) -> None:
+        """Give the memory back, when nobody works with it any more."""
+        for file in self.files:
+            file.unlink()
+
+    def start(self, first: int) -> multiprocessing.Process:
+        """Render in the background, as long as this process lives and there is a free place."""
+        context = multiprocessing.get_context("spawn")
+        crew = context.Process(target=_crew, args=(self.folder, self.places, self.workers, first))
+        crew.start()
+        return crew
+
+
+def _crew(folder: Path, places: int, workers: int, first: int) -> None:
+    """Compile the renderer once, then work as many processes."""
+    parent = os.getppid()
+    for n in range(len(KINDS)):
+        scenes.render(seed_of(first, n), 32, 32)
+    ring, context = Ring(folder, places, workers), multiprocessing.get_context("fork")
+    for k in range(1, workers):
+        context.Process(target=_fill, args=(ring, first, k, os.getpid()), daemon=True).start()
+    _fill(ring, first, 0, parent)
+
+
+def _fill(ring: Ring, first: int, k: int, parent: int) -> None:
+    """Worker k renders scenes k, k + workers, ... as places become free."""
+    n = k
+    while os.getppid() == parent:
+        if n < ring.taken[0] + ring.places:
+            ring.put(first, n)
+            n += ring.workers
+        else:
+            time.sleep(0.05)

@@ -1,0 +1,204 @@
+"""The last round of training Tiny, as it runs without a GPU: its scenes, its pictures, its steps."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+import numpy as np
+import pytest
+import torch
+
+from scripts import last_round, learning, scene_pool, scene_ring, scenes
+from scripts.last_round import Muon, Shape, Store, Trainer
+from scripts.scene_ring import Ring
+
+SMALL = Shape(96, 128, 1.0)
+
+
+# ---- the ring --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def ring(tmp_path):
+    ring = Ring(tmp_path, 2, 1, "w+")
+    for n in range(3):
+        ring.put(0, n)
+    return ring
+
+
+def test_a_scene_lies_in_the_ring_as_it_was_rendered(ring):
+    picture = scenes.render(scene_ring.seed_of(0, 1), scene_pool.SIDE, scene_pool.SIDE)
+    np.testing.assert_array_equal(ring.rgb[1], picture.rgb)
+    np.testing.assert_allclose(ring.inverse[1], scene_pool.inverse_depth(picture.depth), rtol=1e-3)
+
+
+def test_a_place_is_used_again(ring):
+    picture = scenes.render(scene_ring.seed_of(0, 2), scene_pool.SIDE, scene_pool.SIDE)
+    np.testing.assert_array_equal(ring.rgb[0], picture.rgb)
+
+
+def test_scenes_are_ready_up_to_the_first_gap(tmp_path):
+    ring = Ring(tmp_path, 8, 3, "w+")
+    ring.done[:] = 2, 1, 2  # scenes 0 and 3, 1, 2 and 5
+    assert ring.ready() == 4
+
+
+def test_workers_go_on_once_places_are_free_and_end_with_their_parent(tmp_path, monkeypatch):
+    ring, calls = Ring(tmp_path, 1, 1, "w+"), []
+    monkeypatch.setattr(scene_ring.time, "sleep", lambda seconds: calls.append("waits") or ring.taken.fill(1))
+    monkeypatch.setattr(Ring, "put", lambda self, first, n: calls.append(n))
+    monkeypatch.setattr(scene_ring.os, "getppid", lambda: os.getpid() if len(calls) < 3 else 1)
+    scene_ring._fill(ring, 0, 0, os.getpid())
+    assert calls == [0, "waits", 1]
+
+
+def test_kinds_come_in_turn_and_thinned_out_ones_leave_no_gap():
+    kinds = [scenes.compose(scene_ring.seed_of(0, n))[1] for n in range(20)]
+    assert kinds[11:] == ["closeup"] * 3 + ["nearby"] * 6
+    seeds = [scene_ring.seed_of(0, n) for n in range(20)]
+    assert len(set(seeds)) == 20 and all(map(scenes.is_used, seeds))
+
+
+def test_no_scene_of_the_last_round_was_trained_on_before_or_is_held_out():
+    last = last_round.AT_ONCE + last_round.MORE * last_round.STEPS
+    for n in range(20):
+        first = scene_ring.seed_of(0, n) - scene_ring.KINDS[n]
+        assert first >= scene_ring.FIRST
+        assert scene_ring.seed_of(0, last + n) - scene_ring.KINDS[(last + n) % 20] < last_round.APART
+    assert scene_ring.seed_of((last_round.SEEDS - 1) * last_round.APART, 19) < scene_pool.HELD_OUT
+
+
+# ---- pictures --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def store(monkeypatch):
+    """Two scenes: a grey ramp to the right that is as near as it is bright, and a black one that is all sky."""
+    monkeypatch.setattr(last_round, "BATCH", 32)
+    store = object.__new__(Store)
+    store.device, store.rng, store.ready = torch.device("cpu"), np.random.default_rng(0), 2
+    store.mean, store.std = scene_pool.MEAN, scene_pool.STD
+    ramp = torch.arange(256, dtype=torch.uint8).expand(256, 256)
+    store.rgb = torch.stack([ramp, torch.zeros_like(ramp)])[..., None].expand(2, 256, 256, 3)
+    store.inverse = store.rgb[..., 0].half() / 255
+    torch.manual_seed(0)
+    return store
+
+
+def test_pictures_and_inverse_depth_are_cut_alike(store):
+    batch = store.draw(SMALL)
+    assert batch.pictures.shape == (32, 3, 96, 128) and batch.inverse.shape == (32, 96, 128)
+    for picture, inverse in zip(batch.pictures, batch.inverse, strict=True):
+        if inverse.max() > 0:  # recolouring keeps the order of greys
+            assert np.corrcoef(picture.mean(0).flatten(), inverse.flatten())[0, 1] > 0.9
+
+
+def test_some_pictures_are_mirrored_and_some_are_not(store):
+    slopes = [float(one[:, -1].mean() - one[:, 0].mean()) for one in store.draw(SMALL).inverse]
+    assert min(slopes) < -0.3 and max(slopes) > 0.3
+
+
+def test_only_the_first_scenes_are_drawn(store):
+    store.ready = 1
+    assert store.draw(SMALL).inverse.amax((1, 2)).min() > 0.5
+
+
+def test_recoloured_pictures_differ_in_colour_and_stay_within_range(store):
+    grey = torch.full((64, 3, 4, 4), 0.5)
+    changed = last_round.recoloured(grey)
+    assert changed.min() >= 0 and changed.max() <= 1
+    assert (changed[:, 0] - changed[:, 2]).abs().mean() > 0.02
+
+
+# ---- steps -----------------------------------------------------------------------------------------------------------
+
+
+def banks() -> list[torch.nn.Parameter]:
+    generator = torch.Generator().manual_seed(0)
+    return [torch.nn.Parameter(torch.randn(shape, generator=generator).to(memory_format=torch.channels_last))
+            for shape in ((16, 8, 3, 3), (64, 32, 1, 1), (16, 8, 3, 3))]
+
+
+def test_muon_for_graphs_moves_as_the_other_one():
+    one, two, rate = banks(), banks(), 1.5e-2
+    slow, fast = learning.FilterMuon(one), Muon(two, torch.tensor(rate))
+    slow.param_groups[0]["lr"] = rate
+    for _ in range(3):
+        for a, b in zip(one, two, strict=True):
+            a.grad = torch.randn_like(a)
+            b.grad = a.grad.clone(memory_format=torch.preserve_format)
+        slow.step()
+        fast.step()
+    for a, b, first in zip(one, two, banks(), strict=True):
+        assert (a - b).abs().max() < 1e-3 * (a - first).abs().max()
+
+
+def test_learning_rate_rises_stays_and_falls_to_nothing():
+    rates = [last_round.rate(share) for share in (0, last_round.RISE, 1 - last_round.FALL, 1)]
+    assert rates == pytest.approx([0, last_round.RATE, last_round.RATE, 0])
+
+
+@pytest.fixture
+def trainer():
+    options = argparse.Namespace(device=torch.device("cpu"), start=learning.WEIGHTS, seed=1)
+    return Trainer(options)
+
+
+def scene(size: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
+    """Four pictures of a ramp, and inverse depth that goes the other way."""
+    generator = torch.Generator().manual_seed(0)
+    ramp = torch.linspace(0, 1, size).expand(4, size, size)
+    pictures = (ramp[:, None] + 0.1 * torch.rand(4, 3, size, size, generator=generator) - 0.5) * 4
+    return pictures, 1.2 - ramp
+
+
+def test_steps_lower_the_loss_on_one_batch(trainer):
+    trainer.rate.fill_(1e-3)
+    losses = []
+    for _ in range(10):
+        trainer._move(*scene())
+        trainer.unsaid = 1
+        losses.append(trainer.loss())
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_a_step_without_a_rate_moves_no_weight(trainer):
+    trainer._move(*scene())
+    assert all(torch.equal(p, trainer.weights[name]) for name, p in trainer.network.named_parameters())
+
+
+def test_the_mean_follows_by_a_thousandth(trainer):
+    trainer.rate.fill_(0.1)
+    trainer._move(*scene())
+    for (name, fast), slow in zip(trainer.network.named_parameters(), trainer.mean.parameters(), strict=True):
+        moved = fast - trainer.weights[name]
+        assert torch.allclose(slow - trainer.weights[name], moved / 1000, rtol=0.02, atol=1e-6)
+
+
+def test_half_precision_of_the_steps_comes_close_to_single(trainer):
+    pictures, _ = scene(128)
+    with torch.no_grad():
+        got, wanted = trainer._predicted(pictures).float(), trainer.network(pictures)
+    assert (got - wanted).abs().mean() < 0.02 * (wanted.max() - wanted.min())
+
+
+def test_seeds_whose_scenes_are_held_out_are_refused(capsys):
+    with pytest.raises(SystemExit):
+        last_round.main(["--weights", "out.safetensors", "--seed", str(last_round.SEEDS)])
+    assert f"0 to {last_round.SEEDS - 1}" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_short_round_writes_weights_that_see(tmp_path, monkeypatch):
+    for name, value in {"BATCH": 2, "AT_ONCE": 8, "PART": 4, "PLACES": 16}.items():
+        monkeypatch.setattr(last_round, name, value)
+    monkeypatch.setattr(last_round, "SHAPES", (SMALL,))
+    file = tmp_path / "last.safetensors"
+    last_round.main(["--weights", str(file), "--steps", "3", "--workers", "2", "--ring", str(tmp_path / "ring"),
+                     "--device", "cpu"])
+    network = learning.load(file)
+    with torch.inference_mode():
+        values = network(scene()[0])
+    assert values.isfinite().all() and values.max() > values.min()
+    assert not list((tmp_path / "ring").iterdir())
