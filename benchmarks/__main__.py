@@ -153,6 +153,9 @@ def main(arguments: list[str] | None = None) -> int:
     material.peers(ready, [BUNDLED, *run.models])
     found = tables.read(output)
     for part in [] if chosen.prepare else chosen.only:
+        if part == "gpu" and part in found and not gpu.is_there():
+            say("gpu: there is none here; what was measured on another machine stays")
+            continue
         found[part] = _measured(part, run)
         found = {name: found[name] for name in PARTS if name in found}
         tables.save(found, output)

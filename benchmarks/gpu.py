@@ -15,11 +15,17 @@ from depth.engines import Eager
 TITLE = "DPT_Large on the GPU, seconds a picture"
 
 
+def is_there() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
 def measure(folder: Path, rounds: int) -> Table:
     """One line that says so where there is no such device."""
     import torch
 
-    if not torch.cuda.is_available():
+    if not is_there():
         return Table(TITLE, (), "Not measured: torch finds no CUDA device here.")
     ways, rows = _ways(folder), []
     samples: dict[tuple[str, int], list[float]] = {(way, batch): [] for way in ways for batch in (1, 8)}
@@ -31,7 +37,8 @@ def measure(folder: Path, rounds: int) -> Table:
             if lap > 1:
                 samples[way, batch].append((time.perf_counter() - start) / batch)
     for (way, batch), taken in samples.items():
-        rows.append(Row(f"{way}, {batch} at once", tuple(taken), {"peer": way.startswith("transformers") or None}))
+        facts = {"peer": way.startswith("transformers") or None, "batch": batch}
+        rows.append(Row(f"{way}, {batch} at once", tuple(taken), facts))
         say(f"{TITLE}: {rows[-1].name} {rows[-1].median:.4f}")
     return Table(TITLE, tuple(rows), f"{torch.cuda.get_device_name()}, 384×384, copies to and from it included.")
 

@@ -20,7 +20,7 @@ from benchmarks.measure import Row, Table
 
 PACKAGES = ("torch", "timm", "numpy", "transformers", "onnxruntime", "openvino", "gradio")
 MEMORY = ("private", "grown", "pss", "peak", "disk")
-HIDDEN = ("seconds", "ready")
+HIDDEN = ("seconds", "ready", "batch")
 BEGIN, END = "<!-- benchmarks begin -->", "<!-- benchmarks end -->"
 
 Parts = Mapping[str, tuple[Mapping[str, object], list[Table]]]  # part → what it was measured on, tables

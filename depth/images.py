@@ -63,8 +63,9 @@ def network_size(height: int, width: int, model: Model) -> tuple[int, int]:
     side to `size`, that is nearer to 1. "upper_bound": by the smaller factor, and a side that rounding
     would lift above `size` is rounded down. Rounding is half to even, as numpy's.
 
-    Ours is "half_bound": "upper_bound", but where this would bring the other side below half of `size`
-    (a picture wider than 2:1), that side is brought to this half.
+    Ours is "half_bound": the longer side is brought to `size` and the other is rounded up, since more rows show
+    more than true proportions do. Pictures wider than 2:1 get half of `size` for the shorter side, and the
+    longer one in proportion, but no more than five quarters of `size`: wider ones are squeezed.
 
     Two bounds are ours too, where the original fails: no side is below 32, and if the input would exceed
     `MAX_GRID · size²` pixels (a panorama beyond 32:1), its longer side is cut to that area.
@@ -75,12 +76,12 @@ def network_size(height: int, width: int, model: Model) -> tuple[int, int]:
     """
     if model.resize == "square":
         return model.size, model.size
+    if model.resize == "half_bound":
+        shorter, longer = _half_bound(*sorted((height, width)), model.size)
+        return (shorter, longer) if height <= width else (longer, shorter)
     by_height, by_width = model.size / height, model.size / width
     if model.resize == "minimal":
         scale = by_width if abs(1 - by_width) < abs(1 - by_height) else by_height
-        limit = None
-    elif model.resize == "half_bound" and 2 * min(by_width, by_height) < max(by_width, by_height):
-        scale = max(by_width, by_height) / 2
         limit = None
     else:
         scale = min(by_width, by_height)
@@ -156,6 +157,14 @@ def _inner(distance: np.ndarray) -> np.ndarray:
 def _outer(distance: np.ndarray) -> np.ndarray:
     """Keys' kernel between one and two pixels."""
     return _KEYS_A * (((distance - 5) * distance + 8) * distance - 4)
+
+
+def _half_bound(shorter: int, longer: int, size: int) -> tuple[int, int]:
+    """The network's shorter and longer side for a picture with these."""
+    if 2 * shorter > longer:
+        return -(-size * shorter // (longer * MULTIPLE)) * MULTIPLE, size
+    half = -(-size // (2 * MULTIPLE)) * MULTIPLE
+    return half, min(_round_side(half * longer / shorter, None), 5 * size // (4 * MULTIPLE) * MULTIPLE)
 
 
 def _round_side(length: float, limit: int | None) -> int:

@@ -90,6 +90,13 @@ def test_the_fastest_peer_counts():
     assert bars.against_fastest_peer(Table("", rows)) == 2.0
 
 
+def test_a_gpu_is_judged_with_as_many_pictures_at_once_as_the_peer():
+    rows = [Row(name, (seconds,), {"peer": peer, "batch": batch}) for name, seconds, peer, batch in (
+        ("transformers", 6.0, True, 1), ("transformers", 4.0, True, 8), (OWN, 3.0, None, 1), (OWN, 2.5, None, 1),
+        (OWN, 1.0, None, 8))]
+    assert [bars.gpu(Table("", tuple(rows)), batch) for batch in (1, 8)] == [2.4, 4.0]
+
+
 def test_every_bars_table_is_one_that_a_part_makes():
     sources = " ".join(path.read_text() for path in command.HERE.glob("*.py"))
     for bar in bars.BARS:
@@ -150,6 +157,15 @@ def test_a_part_measured_again_leaves_the_others(monkeypatch, tmp_path):
     monkeypatch.setitem(command.PARTS, "load", lambda run: [])
     command.main(["--only", "load", "--output", str(tmp_path), "--work", str(tmp_path)])
     assert list(tables.read(tmp_path)) == ["load", "start"]
+
+
+def test_what_a_gpu_gave_stays_where_there_is_none(monkeypatch, tmp_path):
+    tables.save({"gpu": (ABOUT, [TABLE])}, tmp_path)
+    monkeypatch.setattr(command.material, "prepare", lambda folder, names: None)
+    monkeypatch.setattr(command.material, "peers", lambda ready, names: None)
+    monkeypatch.setattr(command.gpu, "is_there", lambda: False)
+    command.main(["--only", "gpu", "--output", str(tmp_path), "--work", str(tmp_path)])
+    assert tables.read(tmp_path)["gpu"] == (ABOUT, [TABLE])
 
 
 def test_two_processes_that_cannot_load_are_a_line(tmp_path):

@@ -1,9 +1,11 @@
 """Pictures of every kind in, hostile ones refused; sizes and resampling as the original's."""
 
+import math
 import os
 import struct
 import sys
 import zlib
+from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -287,29 +289,27 @@ def test_other_types_are_refused(source):
 
 def original_rule(height: int, width: int, size: int, rule: str) -> tuple[int, int]:
     """The published rule, spelled out per axis in other words than ours."""
+    if rule == "half_bound":
+        ratio = Fraction(max(height, width), min(height, width))
+        short, long = math.ceil(size / max(min(ratio, 2), 1) / 32) * 32, size
+        if ratio >= 2:
+            long = min(round(short * ratio / 32), math.floor(size * 1.25 / 32)) * 32
+        return (short, long) if width >= height else (long, short)
     factors = {"h": np.float64(size) / height, "w": np.float64(size) / width}
     if rule == "minimal":
         nearer = "w" if np.abs(1 - factors["w"]) < np.abs(1 - factors["h"]) else "h"
         factors = dict.fromkeys("hw", factors[nearer])
-    wide = rule == "half_bound" and max(factors.values()) / min(factors.values()) > 2
-    if wide:  # the shorter side comes to half of the size
-        factors = dict.fromkeys("hw", max(factors.values()) / 2)
-    elif rule in ("upper_bound", "half_bound"):
+    elif rule == "upper_bound":
         factors = dict.fromkeys("hw", min(factors.values()))
     sides = []
     for axis, length in (("h", height), ("w", width)):
         exact = factors[axis] * length / 32
         whole = np.floor(exact)
         blocks = whole + (exact - whole > 0.5 or (exact - whole == 0.5 and whole % 2 == 1))  # half to even
-        if rule in ("upper_bound", "half_bound") and not wide and blocks * 32 > size:
+        if rule == "upper_bound" and blocks * 32 > size:
             blocks = whole
         sides.append(max(int(blocks) * 32, 32))
     return sides[0], sides[1]
-
-
-def is_bounded(height: int, width: int, rule: str) -> bool:
-    """So long that its input is cut to an area of ours."""
-    return rule == "half_bound" and max(height, width) > 60 * min(height, width)
 
 
 @pytest.mark.parametrize("rule", ["minimal", "upper_bound", "half_bound", "square"])
@@ -318,7 +318,7 @@ def test_network_size_follows_the_rule_on_thousands_of_sizes(rule):
     pairs = np.concatenate([random.integers(1, 4000, (3000, 2)), random.integers(1, 700, (3000, 2))])
     for size in (224, 256, 384, 512):
         model = SimpleNamespace(size=size, resize=rule)
-        for height, width in (pair for pair in pairs.tolist() if not is_bounded(*pair, rule)):
+        for height, width in pairs.tolist():
             assert network_size(height, width, model) == original_rule(height, width, size, rule), (height, width, size)
 
 
@@ -330,9 +330,16 @@ def test_network_size_of_a_vga_picture(name, expected):
     assert network_size(480, 640, find(name)) == expected
 
 
-def test_a_wide_picture_keeps_half_the_side_in_the_bundled_model():
-    assert network_size(376, 1248, find("Tiny")) == (128, 416)
-    assert network_size(376, 1248, find("MiDaS_small")) == (64, 256)  # as MiDaS does it
+@pytest.mark.parametrize(("size", "expected"), [
+    ((1080, 1920), (160, 256)), ((1920, 1080), (256, 160)), ((2000, 3000), (192, 256)), ((500, 1000), (128, 256)),
+    ((540, 1280), (128, 288)), ((376, 1248), (128, 320)), ((300, 9000), (128, 320)),
+])
+def test_the_bundled_model_rounds_up_and_squeezes_what_is_wide(size, expected):
+    assert network_size(*size, find("Tiny")) == expected
+
+
+def test_midas_small_rounds_to_the_nearest_as_the_original_does():
+    assert network_size(376, 1248, find("MiDaS_small")) == (64, 256)
 
 
 def test_half_way_sizes_round_to_even():

@@ -99,14 +99,16 @@ def test_head_that_fills_the_picture_is_nearer_than_what_is_behind_it(network):
 
 @pytest.mark.slow
 def test_first_held_out_scenes_are_not_seen_worse_than_when_the_weights_were_made(network):
-    """Then 0.805 and 0.936 on these 120; the figures on all 500 stand in the README of the weights."""
-    assert_seen(train_tiny.evaluate(network, 120), 0.795, 0.925)
+    """Then 0.862 and 0.964 on these 120; the figures on all 500 stand in the README of the weights."""
+    assert_seen(train_tiny.evaluate(network, 120), 0.852, 0.955)
 
 
 @pytest.mark.slow
-def test_first_held_out_close_views_are_not_seen_worse_than_when_the_weights_were_made(network):
-    """Then 0.714 and 0.770 on these 60."""
-    assert_seen(train_tiny.evaluate(network, 60, scene_pool.HELD_OUT + scenes.CLOSE), 0.70, 0.75)
+@pytest.mark.parametrize(("first", "then"), [(scenes.CLOSE, (0.804, 0.890)), (scenes.NEARBY, (0.867, 0.928))],
+                         ids=["close views of rooms", "nearby views"])
+def test_first_held_out_views_from_the_hand_are_not_seen_worse_than_when_the_weights_were_made(network, first, then):
+    figures = train_tiny.evaluate(network, 60, scene_pool.HELD_OUT + first)
+    assert_seen(figures, then[0] - 0.01, then[1] - 0.02)
 
 
 def assert_seen(figures: list[tuple[str, float, float]], delta1: float, spearman: float) -> None:
