@@ -13,6 +13,8 @@ from collections.abc import Callable
 
 import torch
 
+from depth.devices import is_out_of_memory
+
 LIMIT = 32  # sizes kept; they compute in the same memory, one at a time
 
 Network = Callable[[torch.Tensor], torch.Tensor]
@@ -39,7 +41,12 @@ class Graphs:
             self._sizes[batch.shape] = run
             if len(self._sizes) > LIMIT:
                 self._sizes.popitem(last=False)
-            return run(batch)
+            try:
+                return run(batch)
+            except RuntimeError as error:
+                if is_out_of_memory(error):  # a smaller batch may need what the graphs hold
+                    self._sizes.clear()
+                raise
 
     def _recorded(self, batch: torch.Tensor) -> Network:
         try:

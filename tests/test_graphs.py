@@ -73,6 +73,23 @@ def test_what_cannot_be_recorded_runs_as_it_is(monkeypatch, caplog):
     assert len(caplog.records) == 1 and "1×3×2×2" in caplog.text
 
 
+def test_graphs_give_their_memory_back_when_it_runs_out(recorded):
+    def hungry(x):
+        if len(x) > 1:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+        return network(x)
+
+    run = Graphs(hungry)
+    run(batch())
+    run(batch())
+    with pytest.raises(RuntimeError, match="out of memory"):
+        run(batch().expand(2, 3, 2, 2))
+    run(batch())
+    assert recorded == [2]  # it begins anew, and is recorded when it comes again
+    run(batch())
+    assert recorded == [2, 2]
+
+
 def tiny(device: str = "cuda", dtype: str = "float32") -> Eager:
     from safetensors.torch import load_file
 
