@@ -18,6 +18,7 @@ from depth.devices import is_out_of_memory
 LIMIT = 32  # sizes kept; they compute in the same memory, one at a time
 
 Network = Callable[[torch.Tensor], torch.Tensor]
+_recording = threading.Lock()  # torch records all graphs on one stream
 
 
 class Graphs:
@@ -50,8 +51,9 @@ class Graphs:
 
     def _recorded(self, batch: torch.Tensor) -> Network:
         try:
-            self._memory = self._memory or torch.cuda.graph_pool_handle()
-            return Recorded(self._network, batch, self._memory)
+            with _recording:
+                self._memory = self._memory or torch.cuda.graph_pool_handle()
+                return Recorded(self._network, batch, self._memory)
         except RuntimeError as error:
             logging.getLogger(__name__).warning("No graph for %s: %s", "×".join(map(str, batch.shape)), error)
             return self._unrecorded

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -90,6 +93,24 @@ def test_graphs_give_their_memory_back_when_it_runs_out(recorded):
     assert recorded == [2, 2]
 
 
+def test_two_networks_are_not_recorded_at_once(monkeypatch):
+    now, most = [], []
+
+    def record(run, example, memory):
+        now.append(run)
+        time.sleep(0.1)
+        most.append(len(now))
+        now.remove(run)
+        return run
+
+    monkeypatch.setattr(graphs, "Recorded", record)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 1))
+    with ThreadPoolExecutor(2) as pool:
+        for run in (Graphs(lambda x: x), Graphs(lambda x: -x)):
+            pool.submit(lambda run=run: [run(batch()) for _ in range(2)])
+    assert most == [1, 1]
+
+
 def tiny(device: str = "cuda", dtype: str = "float32") -> Eager:
     from safetensors.torch import load_file
 
@@ -142,8 +163,6 @@ def test_half_precision_comes_close(dtype):
 
 @on_gpu
 def test_threads_of_different_sizes_get_their_own_results():
-    from concurrent.futures import ThreadPoolExecutor
-
     engine = tiny()
     heights = (64, 128, 192, 256, 320, 384) * 8
     wanted = {height: tiny("cpu")(picture(height, height=height)) for height in set(heights)}
