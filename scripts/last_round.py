@@ -32,7 +32,7 @@ from scripts.scene_ring import Ring
 
 STEPS, BATCH = 12_000, 128
 RATE, RISE, FALL = 2e-3, 0.02, 0.7  # the highest rate; the shares of the steps in which it rises and falls
-AT_ONCE, MORE = 4_500, 4  # scenes to begin with; so many more with each step
+AT_ONCE, MORE = 4_500, 3  # scenes to begin with; so many more with each step
 INERTIA = 0.999  # of the running mean
 PLACES, PART = 4_096, 256  # scenes that wait for the device; those it is given at once
 APART = 1_000_000  # between the first scenes of two seeds
