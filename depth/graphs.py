@@ -30,7 +30,6 @@ class Graphs:
     def __init__(self, network: Network):
         self._network, self._lock = network, threading.Lock()
         self._sizes: OrderedDict[torch.Size, Network] = OrderedDict()
-        self._memory: tuple[int, int] | None = None
 
     def __call__(self, batch: torch.Tensor) -> torch.Tensor:
         with self._lock:
@@ -52,11 +51,14 @@ class Graphs:
     def _recorded(self, batch: torch.Tensor) -> Network:
         try:
             with _recording:
-                self._memory = self._memory or torch.cuda.graph_pool_handle()
-                return Recorded(self._network, batch, self._memory)
+                return Recorded(self._network, batch, self._memory())
         except RuntimeError as error:
             logging.getLogger(__name__).warning("No graph for %s: %s", "×".join(map(str, batch.shape)), error)
             return self._unrecorded
+
+    def _memory(self) -> tuple[int, int] | None:
+        """Where the graphs compute that there are; None for the first one, which takes its own."""
+        return next((run.memory for run in self._sizes.values() if isinstance(run, Recorded)), None)
 
     def _unrecorded(self, batch: torch.Tensor) -> torch.Tensor:
         return self._network(batch)
@@ -65,11 +67,12 @@ class Graphs:
 class Recorded:
     """What the network does with a batch of this size, to be done again with other values."""
 
-    def __init__(self, network: Network, batch: torch.Tensor, memory: tuple[int, int]):
+    def __init__(self, network: Network, batch: torch.Tensor, memory: tuple[int, int] | None):
         self._input, self._graph = batch.clone(), torch.cuda.CUDAGraph()
         recording = torch.cuda.graph(self._graph, pool=memory, capture_error_mode="thread_local")
         with torch.cuda.device(batch.device), recording:
             self._output = network(self._input)
+        self.memory = self._graph.pool()
 
     def __call__(self, batch: torch.Tensor) -> torch.Tensor:
         self._input.copy_(batch)

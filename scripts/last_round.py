@@ -35,6 +35,7 @@ RATE, RISE, FALL = 2e-3, 0.02, 0.7  # the highest rate; the shares of the steps 
 AT_ONCE, MORE = 4_500, 3  # scenes to begin with; so many more with each step
 INERTIA = 0.999  # of the running mean
 PLACES, PART = 4_096, 256  # scenes that wait for the device; those it is given at once
+SEED = 1
 APART = 1_000_000  # between the first scenes of two seeds
 SEEDS = (scenes.NEARBY - scenes.CLOSE) // APART
 
@@ -79,7 +80,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--weights", type=Path, required=True, help="file to write")
     p.add_argument("--steps", type=int, default=STEPS)
     p.add_argument("--minutes", type=float, default=7 * 24 * 60, help="end after so many, with fewer steps")
-    p.add_argument("--seed", type=number_of_seed, default=1)
+    p.add_argument("--seed", type=number_of_seed, default=SEED)
     p.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 1), help="rendering processes")
     p.add_argument("--ring", type=Path, default=Path("/dev/shm/depthmap-scenes"), help="a folder in memory")
     p.add_argument("--device", type=torch.device, default="cuda" if torch.cuda.is_available() else "cpu")
@@ -190,7 +191,7 @@ class Trainer:
     def __init__(self, options: argparse.Namespace):
         self.device = options.device
         self.weights = learning.read(options.start)
-        self.network, self.mean = (begun(self.weights, self.device) for _ in range(2))
+        self.network, self.mean = (started(self.weights, self.device) for _ in range(2))
         self.halved = {f"{name}.{kind}" for name, module in self.network.named_modules()
                        if isinstance(module, nn.Conv2d) for kind in ("weight", "bias")}
         self.rate = torch.zeros((), device=self.device)
@@ -275,13 +276,10 @@ class Trainer:
         return value
 
 
-def begun(weights: dict[str, torch.Tensor], device: torch.device) -> nn.Module:
+def started(weights: dict[str, torch.Tensor], device: torch.device) -> nn.Module:
     """The network that learns, with these weights."""
     network = learning.fresh()
     network.load_state_dict(weights)
-    for module in network.modules():
-        if isinstance(module, learning.FullPrecision):
-            module.__class__ = nn.Conv2d
     return network.to(device, memory_format=torch.channels_last)
 
 

@@ -28,19 +28,9 @@ def fresh() -> nn.Module:
         if isinstance(module, nn.Conv2d):
             fan_out = module.kernel_size[0] ** 2 * module.out_channels // module.groups
             nn.init.normal_(module.weight, 0, math.sqrt(2 / fan_out))
-            if module.groups > 1:
-                module.__class__ = FullPrecision
     nn.init.constant_(network.scratch.output_conv[4].bias, 0.5)  # above the closing ReLU's dead half
     network.scratch.output_conv[5] = nn.LeakyReLU(0.05)  # while it learns; a plain ReLU would let pixels die
     return network.to(memory_format=torch.channels_last).train()
-
-
-class FullPrecision(nn.Conv2d):
-    """A convolution that stays in single precision: backwards, oneDNN's depthwise ones are slow in bfloat16."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        with torch.autocast("cpu", enabled=False):
-            return super().forward(x.float())
 
 
 def criterion(prediction: torch.Tensor, inverse: torch.Tensor, fitted: bool) -> torch.Tensor:

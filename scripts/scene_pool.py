@@ -16,6 +16,7 @@ from scripts import scenes
 
 SIDE = 256
 HELD_OUT = 1_000_000_000  # seeds from here on are never trained on
+SCENES = 60_000  # that the largest pool of a seed has; its further numbers are another's
 MIXED = 40_000  # scenes of all kinds; what comes after them are close views of rooms
 AHEAD = 800  # scenes rendered before they are asked for; more would only take time from the training
 MEAN, STD = (torch.tensor(values).view(1, 3, 1, 1) for values in (find("Tiny").mean, find("Tiny").std))

@@ -13,16 +13,15 @@ from pathlib import Path
 import numpy as np
 
 from scripts import scenes
-from scripts.scene_pool import SIDE, inverse_depth
+from scripts.scene_pool import SCENES, SIDE, inverse_depth
 
-FIRST = 60_000  # of a seed's million numbers, those before belong to the scenes on disk
 TRIES = 4  # numbers a scene may choose from, so that thinned-out kinds leave no gap
 KINDS = (0,) * 11 + (scenes.CLOSE,) * 3 + (scenes.NEARBY,) * 6  # in turn: all kinds, close views of rooms, nearby views
 
 
 def seed_of(first: int, n: int) -> int:
     """The seed of a ring's scene n: the first of its numbers that is used, or the last."""
-    begin = first + FIRST + TRIES * n + KINDS[n % len(KINDS)]
+    begin = first + SCENES + TRIES * n + KINDS[n % len(KINDS)]
     return next((seed for seed in range(begin, begin + TRIES - 1) if scenes.is_used(seed)), begin + TRIES - 1)
 
 

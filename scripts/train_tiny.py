@@ -30,7 +30,6 @@ from torch import distributed, multiprocessing, nn
 from scripts import depth_measures, last_round, scene_pool, scenes
 from scripts.learning import WEIGHTS, FilterMuon, criterion, divided, fresh, groups, load, save_weights, settle
 
-SEED = 1
 WARM = 100  # steps in which the learning rate rises
 
 
@@ -49,7 +48,7 @@ ROUNDS = (
     Round(23_000, 1.5e-3, 6_500, 18_000),
     Round(39_000, 1.5e-3, 10_000, 18_000),
     Round(51_000, 1.5e-3, 8_000, scene_pool.MIXED, earlier=0.3),
-    Round(68_000, 1.5e-3, 10_000, 60_000, earlier=0.45),
+    Round(68_000, 1.5e-3, 10_000, scene_pool.SCENES, earlier=0.45),
 )
 STEPS, SCENES = ROUNDS[-1].end, ROUNDS[-1].scenes
 AT_ONCE = 1_500  # scenes to begin with; one more with each step
@@ -95,7 +94,7 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="train_tiny", description="Train or judge the bundled model.")
     p.add_argument("--steps", type=number_of_steps, default=STEPS, help=f"stop before {STEPS} and the last round")
     p.add_argument("--scenes", type=int, default=SCENES, help=f"training scenes to render (default {SCENES})")
-    p.add_argument("--seed", type=last_round.number_of_seed, default=SEED, help="all follows from it")
+    p.add_argument("--seed", type=last_round.number_of_seed, default=last_round.SEED, help="all follows from it")
     p.add_argument("--processes", type=int, default=1, help="training processes that share each batch (default 1)")
     p.add_argument("--workers", type=int, default=1, help="rendering processes")
     p.add_argument("--work", type=Path, default=Path(".training"), help="scenes and checkpoints")
@@ -125,6 +124,7 @@ def train(rank: int, options: argparse.Namespace) -> None:
     if options.processes > 1:
         distributed.init_process_group("gloo", "tcp://127.0.0.1:29517", rank=rank, world_size=options.processes)
     network, mean, before = fresh(), fresh(), fresh()
+    keep_precise(network)
     checkpoint = options.work / f"checkpoint{options.seed}.pt"
     first, learners = resume(checkpoint, network, mean, before)
     begun, losses = time.time(), []
@@ -182,6 +182,21 @@ def drawn(
     ready = min(pool.count, scenes_of(step))
     pool.wait(ready)
     return scene_pool.draw(pool, rng, ready, size, shape)
+
+
+class FullPrecision(nn.Conv2d):
+    """A convolution that stays in single precision: backwards, oneDNN's depthwise ones are slow in bfloat16."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(x.float())
+
+
+def keep_precise(network: nn.Module) -> None:
+    """Keep the encoder's depthwise convolutions in single precision."""
+    for module in network.pretrained.modules():
+        if isinstance(module, nn.Conv2d) and module.groups > 1:
+            module.__class__ = FullPrecision
 
 
 def share_gradients(network: nn.Module, processes: int) -> None:

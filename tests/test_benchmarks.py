@@ -137,12 +137,17 @@ def test_a_process_that_hangs_is_ended():
         measure.run(["-c", "import time; time.sleep(60)"], timeout=1)
 
 
-def test_a_part_that_fails_is_a_line(monkeypatch, tmp_path, capsys):
+@pytest.fixture
+def prepared(monkeypatch):
+    """As if all that is measured on had been made."""
+    monkeypatch.setattr(command.material, "prepare", lambda folder, names: None)
+    monkeypatch.setattr(command.material, "peers", lambda ready, names: None)
+
+
+def test_a_part_that_fails_is_a_line(prepared, monkeypatch, tmp_path, capsys):
     def fail(run):
         raise OSError("no disk")
 
-    monkeypatch.setattr(command.material, "prepare", lambda folder, names: None)
-    monkeypatch.setattr(command.material, "peers", lambda ready, names: None)
     monkeypatch.setitem(command.PARTS, "cold", fail)
     monkeypatch.setitem(command.PARTS, "load", lambda run: [TABLE])
     assert command.main(["--only", "cold", "load", "--output", str(tmp_path), "--work", str(tmp_path)]) == 0
@@ -150,19 +155,15 @@ def test_a_part_that_fails_is_a_line(monkeypatch, tmp_path, capsys):
     assert set(json.loads((tmp_path / "results.json").read_text())["parts"]) == {"cold", "load"}
 
 
-def test_a_part_measured_again_leaves_the_others(monkeypatch, tmp_path):
+def test_a_part_measured_again_leaves_the_others(prepared, monkeypatch, tmp_path):
     tables.save({"start": (ABOUT, [TABLE])}, tmp_path)
-    monkeypatch.setattr(command.material, "prepare", lambda folder, names: None)
-    monkeypatch.setattr(command.material, "peers", lambda ready, names: None)
     monkeypatch.setitem(command.PARTS, "load", lambda run: [])
     command.main(["--only", "load", "--output", str(tmp_path), "--work", str(tmp_path)])
     assert list(tables.read(tmp_path)) == ["load", "start"]
 
 
-def test_what_a_gpu_gave_stays_where_there_is_none(monkeypatch, tmp_path):
+def test_what_a_gpu_gave_stays_where_there_is_none(prepared, monkeypatch, tmp_path):
     tables.save({"gpu": (ABOUT, [TABLE])}, tmp_path)
-    monkeypatch.setattr(command.material, "prepare", lambda folder, names: None)
-    monkeypatch.setattr(command.material, "peers", lambda ready, names: None)
     monkeypatch.setattr(command.gpu, "is_there", lambda: False)
     command.main(["--only", "gpu", "--output", str(tmp_path), "--work", str(tmp_path)])
     assert tables.read(tmp_path)["gpu"] == (ABOUT, [TABLE])

@@ -12,8 +12,7 @@ import torch
 from depth import graphs
 from depth.engines import Eager
 from depth.graphs import LIMIT, Graphs, Recorded
-from depth.models import find
-from depth.supply import BUNDLED
+from scripts import learning
 
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device here")
 
@@ -31,12 +30,15 @@ def recorded(monkeypatch):
     """The sizes that were recorded, by something that needs no device."""
     sizes = []
 
-    def record(run, example, memory):
-        sizes.append(example.shape[-1])
-        return run
+    class Written(Recorded):
+        def __init__(self, run, example, memory):
+            sizes.append(example.shape[-1])
+            self.run, self.memory = run, memory or (0, len(sizes))
 
-    monkeypatch.setattr(graphs, "Recorded", record)
-    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 1))
+        def __call__(self, x):
+            return self.run(x)
+
+    monkeypatch.setattr(graphs, "Recorded", Written)
     return sizes
 
 
@@ -64,12 +66,18 @@ def test_the_size_used_longest_ago_is_let_go(recorded):
     assert recorded == [2, 2]
 
 
+def test_all_sizes_compute_in_the_memory_of_the_first(recorded):
+    run = Graphs(network)
+    for side in (2, 2, 3, 3, 4, 4):
+        run(batch(side))
+    assert [one.memory for one in run._sizes.values()] == [(0, 1)] * 3
+
+
 def test_what_cannot_be_recorded_runs_as_it_is(monkeypatch, caplog):
-    def refuse(run, example, memory):
+    def refuse(self, run, example, memory):
         raise RuntimeError("operation not permitted when stream is capturing")
 
-    monkeypatch.setattr(graphs, "Recorded", refuse)
-    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 1))
+    monkeypatch.setattr(Recorded, "__init__", refuse)
     run = Graphs(network)
     for _ in range(4):
         assert run(batch()).shape == (1, 2, 2)
@@ -91,20 +99,23 @@ def test_graphs_give_their_memory_back_when_it_runs_out(recorded):
     assert recorded == [2]  # it begins anew, and is recorded when it comes again
     run(batch())
     assert recorded == [2, 2]
+    assert [one.memory for one in run._sizes.values()] == [(0, 2)]  # not what was given back
 
 
 def test_two_networks_are_not_recorded_at_once(monkeypatch):
     now, most = [], []
 
-    def record(run, example, memory):
-        now.append(run)
-        time.sleep(0.1)
-        most.append(len(now))
-        now.remove(run)
-        return run
+    class Slow(Recorded):
+        def __init__(self, run, example, memory):
+            now.append(run)
+            time.sleep(0.1)
+            most.append(len(now))
+            now.remove(run)
 
-    monkeypatch.setattr(graphs, "Recorded", record)
-    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 1))
+        def __call__(self, x):
+            return x
+
+    monkeypatch.setattr(graphs, "Recorded", Slow)
     with ThreadPoolExecutor(2) as pool:
         for run in (Graphs(lambda x: x), Graphs(lambda x: -x)):
             pool.submit(lambda run=run: [run(batch()) for _ in range(2)])
@@ -112,13 +123,7 @@ def test_two_networks_are_not_recorded_at_once(monkeypatch):
 
 
 def tiny(device: str = "cuda", dtype: str = "float32") -> Eager:
-    from safetensors.torch import load_file
-
-    from depth.networks import checkpoints
-
-    row = find("Tiny")
-    tensors = {k: v.float() if v.is_floating_point() else v for k, v in load_file(BUNDLED / row.bundled).items()}
-    return Eager(checkpoints.load(row, tensors), device, dtype)
+    return Eager(learning.load(learning.WEIGHTS), device, dtype)
 
 
 def picture(seed: int, count: int = 1, height: int = 192) -> np.ndarray:

@@ -64,7 +64,7 @@ def test_no_scene_of_the_last_round_was_trained_on_before_or_is_held_out():
     last = last_round.AT_ONCE + last_round.MORE * last_round.STEPS
     for n in range(20):
         first = scene_ring.seed_of(0, n) - scene_ring.KINDS[n]
-        assert first >= scene_ring.FIRST
+        assert first >= scene_pool.SCENES
         assert scene_ring.seed_of(0, last + n) - scene_ring.KINDS[(last + n) % 20] < last_round.APART
     assert scene_ring.seed_of((last_round.SEEDS - 1) * last_round.APART, 19) < scene_pool.HELD_OUT
 
