@@ -3,7 +3,7 @@
 Paper: "Towards Robust Monocular Depth Estimation" (arXiv:1907.01341). Original: `midas/midas_net.py`,
 `midas/midas_net_custom.py` and `midas/blocks.py` of https://github.com/isl-org/MiDaS (MIT). What we do
 differently stands in `decoder.py`. Tiny is MiDaS_small's decoder at half the width on a newer encoder,
-and its two deepest levels are told where in the picture they are.
+its two deepest levels are told where in the picture they are, and it looks at each picture in the mirror too.
 """
 
 from __future__ import annotations
@@ -35,10 +35,18 @@ class PlacedNetwork(DepthNetwork):
     """A depth network whose two deepest feature maps carry their rows and columns as two more channels.
 
     That lower is nearer and that a corridor's middle is far would otherwise have to be learnt from the padding.
+    Outside training it gives the mean of its depth of the picture and of the mirrored picture: part of what it
+    gets wrong differs between the two.
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         self._check(*x.shape[-2:])
+        if self.training:
+            return self._once(x)
+        plain, mirrored = self._once(torch.cat((x, x.flip(-1)))).unflatten(0, (2, -1))
+        return (plain + mirrored.flip(-1)) / 2
+
+    def _once(self, x: torch.Tensor) -> torch.Tensor:
         *shallow, third, deepest = self.pretrained(x)
         return self.scratch((*shallow, _with_place(third), _with_place(deepest)))
 
