@@ -12,13 +12,17 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())  # what failed tests wrote stays
 HOME = Path(tempfile.mkdtemp(prefix="depthmap-tests-"))
+tempfile.tempdir = str(HOME / "tmp")  # what libraries and killed processes leave goes in the end
+Path(tempfile.tempdir).mkdir()
 
 for name in ("SPACE_ID", "SYSTEM", "GRADIO_SSR_MODE", "HF_TOKEN", "HF_ENDPOINT", "DEPTHMAP_ADMIN_TOKEN",
              "DEPTHMAP_FORMATS", "DEPTHMAP_CACHE_MAX_BYTES", "DEPTHMAP_MAX_LOADED", "DEPTHMAP_MAX_LOADED_BYTES",
              "DEPTHMAP_MODEL"):
     os.environ.pop(name, None)
 os.environ.update(
+    TMPDIR=tempfile.tempdir, TEMP=tempfile.tempdir, TMP=tempfile.tempdir,
     HF_HOME=str(HOME / "hf"), HF_HUB_CACHE=str(HOME / "hf" / "hub"), DEPTHMAP_CACHE=str(HOME / "models"),
     DEPTHMAP_COMPILE="0",  # a test that wants a compiled network says so
     HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", HF_HUB_DISABLE_PROGRESS_BARS="1",
