@@ -174,6 +174,12 @@ def _has(*packages: str) -> bool:
 
 @lru_cache(maxsize=4)
 def _version(package: str) -> str:
+    """As its folder's neighbour is named; `importlib.metadata` reads it as an e-mail, 0.017 s at each start."""
+    spec = importlib.util.find_spec(package)
+    near = Path(spec.origin).parents[1].glob(f"{package}-*.dist-info") if spec and spec.origin else ()
+    versions = [path.name[len(package) + 1 : -len(".dist-info")] for path in near]
+    if len(versions) == 1:
+        return versions[0]
     from importlib.metadata import PackageNotFoundError, version
 
     try:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
+import importlib.util
 import json
 import os
 import shutil
@@ -115,6 +117,21 @@ def test_facts_need_no_torch():
             "compiled.runnable(find('Tiny')); compiled.facts(find('Tiny'), 'onnx', 'x'); print('torch' in sys.modules)")
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert answer.stdout.strip() == "False", answer.stderr
+
+
+@pytest.mark.parametrize("package", ["torch", "onnxruntime"])
+def test_an_artefact_names_the_installed_version(package):
+    assert compiled._version(package) == importlib.metadata.version(package)
+
+
+@pytest.mark.parametrize("left", [(), ("torch-1.0.dist-info", "torch-2.0.dist-info")], ids=["no", "two"])
+def test_a_version_that_no_folder_or_several_tell_is_asked_for(tmp_path, monkeypatch, left):
+    for name in (*left, "torch"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "torch" / "__init__.py").touch()
+    spec = importlib.util.spec_from_file_location("torch", tmp_path / "torch" / "__init__.py")
+    monkeypatch.setattr(compiled.importlib.util, "find_spec", lambda name: spec)
+    assert compiled._version.__wrapped__("torch") == importlib.metadata.version("torch")
 
 
 # --- the folder
