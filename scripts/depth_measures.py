@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import torch
 
@@ -12,8 +10,6 @@ TRIM = (
 )
 FARTHEST = 80.0  # metres; beyond lies what the usual benchmarks mask as well
 RATIO = 0.25  # of the logarithm of depth: errors much larger than this weigh little more
-NEAR = 1.25  # δ1's factor
-SOFT = 0.08  # of the logarithm of depth: how softly the outlier loss draws δ1's limit
 
 
 def plain_loss(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -40,35 +36,20 @@ def midas_loss(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 def ratio_loss(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """How far the fitted depth is from the true one, as a ratio: what δ1 counts, made smooth; N×h×w each.
 
-    In inverse depth alone, all that is far away weighs next to nothing.
-    """
-    error, share = _fitted_error(prediction, target)
-    return (share * torch.log1p(error / RATIO)).sum(1).mean() * RATIO
-
-
-def outlier_loss(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """The share of pixels that δ1 does not count, with a soft limit; N×h×w each."""
-    error, share = _fitted_error(prediction, target)
-    return (share * torch.sigmoid((error - math.log(NEAR)) / SOFT)).sum(1).mean()
-
-
-def _fitted_error(prediction: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logarithm of fitted by true depth, without its sign, and each pixel's share in the picture; N×h·w each.
-
-    Scale and shift are fitted as `judge` fits them. Below the scene's farthest inverse depth the logarithm goes on
-    as a straight line.
+    Scale and shift are fitted as `judge` fits them. In inverse depth alone, all that is far away weighs next to
+    nothing. Below the scene's farthest inverse depth the logarithm goes on as a straight line.
     """
     value, truth = prediction.flatten(1), target.flatten(1)
     valid = (truth >= 1 / FARTHEST).float()
-    share = valid / valid.sum(1, keepdim=True).clamp(min=1)
-    middle, level = ((share * x).sum(1, keepdim=True) for x in (value, truth))
-    away = value - middle
-    spread = (share * away.square()).sum(1, keepdim=True)
-    slope = (share * away * (truth - level)).sum(1, keepdim=True) / (spread + 1e-4)
-    fitted = level + slope.clamp(min=0) * away
+    count = valid.sum(1, keepdim=True).clamp(min=1)
+    middle, level = ((valid * x).sum(1, keepdim=True) / count for x in (value, truth))
+    away = valid * (value - middle)
+    scale = (away * (truth - level)).sum(1, keepdim=True) / (away.square().sum(1, keepdim=True) + 1e-4 * count)
+    fitted = level + scale.clamp(min=0) * (value - middle)
     lowest = torch.where(valid > 0, truth, torch.inf).amin(1, keepdim=True).clamp(1 / FARTHEST, 1e2)
     bent = torch.where(fitted > lowest, fitted.clamp(min=lowest).log(), lowest.log() + fitted / lowest - 1)
-    return (bent - truth.clamp(min=1 / FARTHEST).log()).abs(), share
+    error = (bent - truth.clamp(min=1 / FARTHEST).log()).abs()
+    return (valid * torch.log1p(error / RATIO)).sum(1).div(count[:, 0]).mean() * RATIO
 
 
 def standardised(inverse: torch.Tensor) -> torch.Tensor:
@@ -105,7 +86,7 @@ def judge(prediction: np.ndarray, depth: np.ndarray) -> tuple[float, float]:
     truth, value = depth[valid].astype(np.float64), prediction[valid].astype(np.float64)
     (scale, shift), *_ = np.linalg.lstsq(np.stack([value, np.ones_like(value)], 1), 1 / truth, rcond=None)
     fitted = 1 / np.clip(scale * value + shift, 1 / truth.max(), 1 / truth.min())
-    delta1 = np.mean(np.maximum(fitted / truth, truth / fitted) < NEAR)
+    delta1 = np.mean(np.maximum(fitted / truth, truth / fitted) < 1.25)
     return float(delta1), _spearman(value, 1 / truth)
 
 

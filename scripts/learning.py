@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import distributed, multiprocessing, nn
+from torch import nn
 
 from depth.models import find
 from depth.networks import build
@@ -75,57 +74,6 @@ class FilterMuon(torch.optim.Muon):
         for filters, matrix in zip(self.filters, self.param_groups[0]["params"], strict=True):
             matrix.grad = as_matrix(filters.grad)
         return super().step(closure)
-
-
-class FullPrecision(nn.Conv2d):
-    """A convolution that stays in single precision: backwards, oneDNN's depthwise ones are slow in bfloat16."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        with torch.autocast("cpu", enabled=False):
-            return super().forward(x.float())
-
-
-def keep_precise(network: nn.Module) -> None:
-    """Keep the encoder's depthwise convolutions in single precision."""
-    for module in network.pretrained.modules():
-        if isinstance(module, nn.Conv2d) and module.groups > 1:
-            module.__class__ = FullPrecision
-
-
-def run(train: Callable[[int, argparse.Namespace], None], options: argparse.Namespace) -> None:
-    """`train(rank, options)` in as many processes as `options.processes` says; one works in this one."""
-    if options.processes > 1:
-        multiprocessing.spawn(train, (options,), options.processes)
-    else:
-        train(0, options)
-
-
-def join(rank: int, processes: int) -> None:
-    """Called by each of them before the first step."""
-    torch.set_num_threads(1)  # busy machines stall threads that wait for each other at every layer
-    if processes > 1:
-        distributed.init_process_group("gloo", "tcp://127.0.0.1:29517", rank=rank, world_size=processes)
-
-
-def share_gradients(network: nn.Module, processes: int) -> None:
-    """Every process goes on with the mean of all gradients."""
-    if processes == 1:
-        return
-    gradients = [p.grad for p in network.parameters()]
-    flat = torch.cat([g.reshape(-1) for g in gradients])
-    distributed.all_reduce(flat)
-    for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-        gradient.copy_(part.view_as(gradient) / processes)
-
-
-@torch.no_grad()
-def follow(mean: nn.Module, network: nn.Module, inertia: float) -> None:
-    """Move the running mean of all weights and statistics a little towards the network."""
-    for slow, fast in zip(mean.state_dict().values(), network.state_dict().values(), strict=True):
-        if slow.is_floating_point():
-            slow.lerp_(fast, 1 - inertia)
-        else:
-            slow.copy_(fast)
 
 
 def as_matrix(filters: torch.Tensor) -> torch.Tensor:

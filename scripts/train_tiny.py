@@ -3,11 +3,11 @@
     python scripts/train_tiny.py                   # renders, trains, writes depth/weights/tiny.safetensors
     python scripts/train_tiny.py --evaluate        # figures of the shipped weights on 500 held-out scenes
 
-The scene of each number, the crops of each step and the first weights follow from --seed. There are seven rounds in
+The scene of each number, the crops of each step and the first weights follow from --seed. There are six rounds in
 which the learning rate rises, stays, and falls: the first with AdamW, the others with Muon from the result of the one
-before. The first five go from small pictures to full-size ones and are for processors, the sixth (`large_round.py`)
-is for a GPU, the last (`finishing.py`) goes on with small steps. After the fifth and the sixth the batch norms'
-statistics are gathered anew. Interrupted training goes on from the last checkpoint in --work.
+before. The first five go from small pictures to full-size ones and are for processors, the last (`last_round.py`) is
+for a GPU. After the fifth and the sixth the batch norms' statistics are gathered anew. Interrupted training goes on
+from the last checkpoint in --work.
 """
 
 from __future__ import annotations
@@ -25,25 +25,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs 
 
 import numpy as np
 import torch
-from torch import nn
+from torch import distributed, multiprocessing, nn
 
-from scripts import depth_measures, finishing, large_round, scene_pool, scenes
-from scripts.learning import (
-    WEIGHTS,
-    FilterMuon,
-    criterion,
-    divided,
-    follow,
-    fresh,
-    groups,
-    join,
-    keep_precise,
-    load,
-    run,
-    save_weights,
-    settle,
-    share_gradients,
-)
+from scripts import depth_measures, last_round, scene_pool, scenes
+from scripts.learning import WEIGHTS, FilterMuon, criterion, divided, fresh, groups, load, save_weights, settle
 
 WARM = 100  # steps in which the learning rate rises
 
@@ -94,22 +79,22 @@ def main(arguments: list[str] | None = None) -> int:
         network = load(options.weights)
         print(report(network, options.scenes_held_out))
         return 0
-    run(train, options)
+    if options.processes > 1:
+        multiprocessing.spawn(train, (options,), options.processes)
+    else:
+        train(0, options)
     if options.steps < STEPS:
         return 0
-    further = ["--start", str(options.weights), "--weights", str(options.weights), "--seed", str(options.seed)]
-    print("the sixth round", flush=True)
-    large_round.main(further)
-    print("the finishing round", flush=True)
-    finishing.main([*further, "--work", str(options.work), "--processes", str(options.processes)])
-    return 0
+    print("the last round", flush=True)
+    weights = str(options.weights)
+    return last_round.main(["--start", weights, "--weights", weights, "--seed", str(options.seed)])
 
 
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="train_tiny", description="Train or judge the bundled model.")
-    p.add_argument("--steps", type=number_of_steps, default=STEPS, help=f"stop before {STEPS} and the last two rounds")
+    p.add_argument("--steps", type=number_of_steps, default=STEPS, help=f"stop before {STEPS} and the last round")
     p.add_argument("--scenes", type=int, default=SCENES, help=f"training scenes to render (default {SCENES})")
-    p.add_argument("--seed", type=large_round.number_of_seed, default=large_round.SEED, help="all follows from it")
+    p.add_argument("--seed", type=last_round.number_of_seed, default=last_round.SEED, help="all follows from it")
     p.add_argument("--processes", type=int, default=1, help="training processes that share each batch (default 1)")
     p.add_argument("--workers", type=int, default=1, help="rendering processes")
     p.add_argument("--work", type=Path, default=Path(".training"), help="scenes and checkpoints")
@@ -130,12 +115,14 @@ def number_of_steps(text: str) -> int:
 
 def train(rank: int, options: argparse.Namespace) -> None:
     """One of the training processes; all hold the same network, the first one also its running mean and the files."""
+    torch.set_num_threads(1)  # busy machines stall threads that wait for each other at every layer
     torch.manual_seed(options.seed)
     pool = scene_pool.Pool(
-        options.work / f"scenes{options.seed}", options.seed * large_round.APART, options.scenes, options.workers
+        options.work / f"scenes{options.seed}", options.seed * last_round.APART, options.scenes, options.workers
     )
     crew = pool.start() if rank == 0 else []
-    join(rank, options.processes)
+    if options.processes > 1:
+        distributed.init_process_group("gloo", "tcp://127.0.0.1:29517", rank=rank, world_size=options.processes)
     network, mean, before = fresh(), fresh(), fresh()
     keep_precise(network)
     checkpoint = options.work / f"checkpoint{options.seed}.pt"
@@ -180,7 +167,8 @@ def one_step(
     loss = criterion(prediction.float(), batch.inverse, fitted)
     network.zero_grad(set_to_none=True)
     loss.backward()
-    share_gradients(network, options.processes)
+    if options.processes > 1:
+        share_gradients(network, options.processes)
     nn.utils.clip_grad_norm_(network.parameters(), 5.0)
     for learner in learners:
         learner.step()
@@ -194,6 +182,30 @@ def drawn(
     ready = min(pool.count, scenes_of(step))
     pool.wait(ready)
     return scene_pool.draw(pool, rng, ready, size, shape)
+
+
+class FullPrecision(nn.Conv2d):
+    """A convolution that stays in single precision: backwards, oneDNN's depthwise ones are slow in bfloat16."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(x.float())
+
+
+def keep_precise(network: nn.Module) -> None:
+    """Keep the encoder's depthwise convolutions in single precision."""
+    for module in network.pretrained.modules():
+        if isinstance(module, nn.Conv2d) and module.groups > 1:
+            module.__class__ = FullPrecision
+
+
+def share_gradients(network: nn.Module, processes: int) -> None:
+    """Every process goes on with the mean of all gradients."""
+    gradients = [p.grad for p in network.parameters()]
+    flat = torch.cat([g.reshape(-1) for g in gradients])
+    distributed.all_reduce(flat)
+    for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(part.view_as(gradient) / processes)
 
 
 def round_of(step: int) -> Round:
@@ -224,6 +236,16 @@ def optimizers(network: nn.Module, step: int) -> list[torch.optim.Optimizer]:
         return [torch.optim.AdamW(groups(network.parameters()), fused=True)]
     matrices, rest = divided(network)
     return [torch.optim.AdamW(groups(rest), fused=True), FilterMuon(matrices)]
+
+
+@torch.no_grad()
+def follow(mean: nn.Module, network: nn.Module, inertia: float) -> None:
+    """Move the running mean of all weights and statistics a little towards the network."""
+    for slow, fast in zip(mean.state_dict().values(), network.state_dict().values(), strict=True):
+        if slow.is_floating_point():
+            slow.lerp_(fast, 1 - inertia)
+        else:
+            slow.copy_(fast)
 
 
 def conclude(part: Round, network: nn.Module, mean: nn.Module, before: nn.Module) -> None:

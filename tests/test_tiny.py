@@ -15,7 +15,7 @@ from safetensors import safe_open
 from depth import images
 from depth.models import find
 from depth.networks import build
-from scripts import depth_measures, large_round, learning, scene_pool, scenes, train_tiny
+from scripts import depth_measures, last_round, learning, scene_pool, scenes, train_tiny
 from scripts.scenes import handheld, raytrace
 from scripts.scenes.stage import Scene
 
@@ -236,7 +236,7 @@ def test_first_scenes_of_a_pool_are_of_all_kinds_and_the_last_close_views(monkey
 def test_held_out_close_views_are_close_views_and_never_trained_on():
     first = scene_pool.HELD_OUT + scenes.CLOSE
     assert scenes.compose(first)[1] == "closeup"
-    assert scene_pool.seed_of((large_round.SEEDS - 1) * large_round.APART, train_tiny.SCENES - 1) < scene_pool.HELD_OUT
+    assert scene_pool.seed_of((last_round.SEEDS - 1) * last_round.APART, train_tiny.SCENES - 1) < scene_pool.HELD_OUT
 
 
 # ---- training --------------------------------------------------------------------------------------------------------
@@ -357,11 +357,11 @@ def test_steps_beyond_the_recipe_are_refused(count, capsys):
     assert f"1 to {train_tiny.STEPS} are the recipe's, not {count}" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("seed", ["-1", str(large_round.SEEDS)])
+@pytest.mark.parametrize("seed", ["-1", str(last_round.SEEDS)])
 def test_seeds_whose_scenes_are_held_out_are_refused(seed, capsys):
     with pytest.raises(SystemExit):
         train_tiny.main(["--seed", seed])
-    assert f"0 to {large_round.SEEDS - 1}, not {seed}" in capsys.readouterr().err
+    assert f"0 to {last_round.SEEDS - 1}, not {seed}" in capsys.readouterr().err
 
 
 # ---- the figures -----------------------------------------------------------------------------------------------------

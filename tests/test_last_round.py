@@ -1,4 +1,4 @@
-"""The sixth round of training Tiny, as it runs without a GPU: its scenes, its pictures, its steps."""
+"""The last round of training Tiny, as it runs without a GPU: its scenes, its pictures, its steps."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from scripts import large_round, learning, scene_pool, scene_ring, scenes
-from scripts.large_round import Muon, Shape, Store, Trainer
+from scripts import last_round, learning, scene_pool, scene_ring, scenes
+from scripts.last_round import Muon, Shape, Store, Trainer
 from scripts.scene_ring import Ring
 
 SMALL = Shape(96, 128, 1.0)
@@ -60,13 +60,13 @@ def test_kinds_come_in_turn_and_thinned_out_ones_leave_no_gap():
     assert len(set(seeds)) == 20 and all(map(scenes.is_used, seeds))
 
 
-def test_no_scene_of_the_large_round_was_trained_on_before_or_is_held_out():
-    last = large_round.AT_ONCE + large_round.MORE * large_round.STEPS
+def test_no_scene_of_the_last_round_was_trained_on_before_or_is_held_out():
+    last = last_round.AT_ONCE + last_round.MORE * last_round.STEPS
     for n in range(20):
         first = scene_ring.seed_of(0, n) - scene_ring.KINDS[n]
         assert first >= scene_pool.SCENES
-        assert scene_ring.seed_of(0, last + n) - scene_ring.KINDS[(last + n) % 20] < large_round.APART
-    assert scene_ring.seed_of((large_round.SEEDS - 1) * large_round.APART, 19) < scene_pool.HELD_OUT
+        assert scene_ring.seed_of(0, last + n) - scene_ring.KINDS[(last + n) % 20] < last_round.APART
+    assert scene_ring.seed_of((last_round.SEEDS - 1) * last_round.APART, 19) < scene_pool.HELD_OUT
 
 
 # ---- pictures --------------------------------------------------------------------------------------------------------
@@ -75,7 +75,7 @@ def test_no_scene_of_the_large_round_was_trained_on_before_or_is_held_out():
 @pytest.fixture
 def store(monkeypatch):
     """Two scenes: a grey ramp to the right that is as near as it is bright, and a black one that is all sky."""
-    monkeypatch.setattr(large_round, "BATCH", 32)
+    monkeypatch.setattr(last_round, "BATCH", 32)
     store = object.__new__(Store)
     store.device, store.rng, store.ready = torch.device("cpu"), np.random.default_rng(0), 2
     store.mean, store.std = scene_pool.MEAN, scene_pool.STD
@@ -106,7 +106,7 @@ def test_only_the_first_scenes_are_drawn(store):
 
 def test_recoloured_pictures_differ_in_colour_and_stay_within_range(store):
     grey = torch.full((64, 3, 4, 4), 0.5)
-    changed = large_round.recoloured(grey)
+    changed = last_round.recoloured(grey)
     assert changed.min() >= 0 and changed.max() <= 1
     assert (changed[:, 0] - changed[:, 2]).abs().mean() > 0.02
 
@@ -135,8 +135,8 @@ def test_muon_for_graphs_moves_as_the_other_one():
 
 
 def test_learning_rate_rises_stays_and_falls_to_nothing():
-    rates = [large_round.rate(share) for share in (0, large_round.RISE, 1 - large_round.FALL, 1)]
-    assert rates == pytest.approx([0, large_round.RATE, large_round.RATE, 0])
+    rates = [last_round.rate(share) for share in (0, last_round.RISE, 1 - last_round.FALL, 1)]
+    assert rates == pytest.approx([0, last_round.RATE, last_round.RATE, 0])
 
 
 @pytest.fixture
@@ -186,17 +186,17 @@ def test_half_precision_of_the_steps_comes_close_to_single(trainer):
 
 def test_seeds_whose_scenes_are_held_out_are_refused(capsys):
     with pytest.raises(SystemExit):
-        large_round.main(["--weights", "out.safetensors", "--seed", str(large_round.SEEDS)])
-    assert f"0 to {large_round.SEEDS - 1}" in capsys.readouterr().err
+        last_round.main(["--weights", "out.safetensors", "--seed", str(last_round.SEEDS)])
+    assert f"0 to {last_round.SEEDS - 1}" in capsys.readouterr().err
 
 
 @pytest.mark.slow
 def test_a_short_round_writes_weights_that_see(tmp_path, monkeypatch):
     for name, value in {"BATCH": 2, "AT_ONCE": 8, "PART": 4, "PLACES": 16}.items():
-        monkeypatch.setattr(large_round, name, value)
-    monkeypatch.setattr(large_round, "SHAPES", (SMALL,))
+        monkeypatch.setattr(last_round, name, value)
+    monkeypatch.setattr(last_round, "SHAPES", (SMALL,))
     file = tmp_path / "last.safetensors"
-    large_round.main(["--weights", str(file), "--steps", "3", "--workers", "2", "--ring", str(tmp_path / "ring"),
+    last_round.main(["--weights", str(file), "--steps", "3", "--workers", "2", "--ring", str(tmp_path / "ring"),
                      "--device", "cpu"])
     network = learning.load(file)
     with torch.inference_mode():

@@ -1,11 +1,10 @@
-"""The sixth round of training the bundled model, with pictures by the hundred: for a GPU.
+"""The last round of training the bundled model, with pictures by the hundred: for a GPU.
 
-    python scripts/large_round.py --start fifth.safetensors --weights sixth.safetensors
+    python scripts/last_round.py --start fifth.safetensors --weights sixth.safetensors
 
-`train_tiny.py` takes it after its own five. Processes render scenes while the device trains on those it was given
-before, full size from the first step to the last. Crops, colours, the passes and both optimizers run on the device;
-there each picture size has a CUDA graph of a whole step. The learning rate rises, stays and falls to nothing with the
-share of the steps.
+`train_tiny.py` ends with it. Processes render scenes while the device trains on those it was given before, full size
+from the first step to the last. Crops, colours, the passes and both optimizers run on the device; there each picture
+size has a CUDA graph of a whole step. The learning rate rises, stays and falls to nothing with the share of the steps.
 It runs without a GPU as well, for a day.
 """
 
@@ -76,7 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(prog="large_round", description="Train the bundled model's sixth round, on a GPU.")
+    p = argparse.ArgumentParser(prog="last_round", description="Train the bundled model's last round, on a GPU.")
     p.add_argument("--start", type=Path, default=learning.WEIGHTS, help="weights to go on from")
     p.add_argument("--weights", type=Path, required=True, help="file to write")
     p.add_argument("--steps", type=int, default=STEPS)
