@@ -92,7 +92,7 @@ def start(run: Run) -> list[Table]:
                 ways[TRANSFORMERS] = worker("start_transformers", run.folder, name, first)
             ways[OWN] = worker("start_own", run.folder, name, first)
             ways[EAGER] = worker("start_eager", run.folder, name, first)
-            found.append(interleaved(title.format(name), ways, run.rounds(3), whole=True, warm=first == "ready",
+            found.append(interleaved(title.format(name), ways, run.rounds(5), whole=True, warm=first == "ready",
                                      files=weights(run, name),
                                      note="ended: seconds until the process was gone; cpu: those of the processor."))
     return found
