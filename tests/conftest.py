@@ -6,7 +6,9 @@ real Hub, a real home folder or a real account. Tests that need a Hub start a lo
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -14,6 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())  # what failed tests wrote stays
 HOME = Path(tempfile.mkdtemp(prefix="depthmap-tests-"))
+atexit.register(shutil.rmtree, HOME, ignore_errors=True)  # leave nothing behind
 tempfile.tempdir = str(HOME / "tmp")  # what libraries and killed processes leave goes in the end
 Path(tempfile.tempdir).mkdir()
 
@@ -29,10 +32,3 @@ os.environ.update(
     GRADIO_ANALYTICS_ENABLED="False", GRADIO_TEMP_DIR=str(HOME / "gradio"), DO_NOT_TRACK="1",
 )
 sys.path.insert(0, str(ROOT))
-
-
-def pytest_sessionfinish(session, exitstatus):
-    """Leave nothing behind."""
-    import shutil
-
-    shutil.rmtree(HOME, ignore_errors=True)
