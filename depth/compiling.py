@@ -91,9 +91,10 @@ def _aoti(network: nn.Module, model: Model, sizes: Sizes, tensors: Mapping[str, 
     import torch
     from torch._inductor import aoti_compile_and_package
 
+    from depth.rearranging import rearranged
     from depth.tuning import tuned
 
-    network = tuned(network)
+    network = tuned(rearranged(network))
     with torch.no_grad():
         program = torch.export.export(network, (_example(model, sizes, batch=1),), dynamic_shapes=_free(sizes))
     aoti_compile_and_package(program, package_path=str(place / compiled.CODE),

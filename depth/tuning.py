@@ -123,10 +123,10 @@ FIXED = {"Conv2dSame": FixedSameConv, "StdConv2dSame": FixedSameStandardConv, "M
 
 def simplified(network: DepthNetwork) -> DepthNetwork:
     """The network itself, ready to be exported or run: paddings fixed, no work done twice."""
-    _replace(network, _pads_anew, lambda module: FIXED[type(module).__name__](module))
+    replace(network, _pads_anew, lambda module: FIXED[type(module).__name__](module))
     doubles = network.side is None  # networks for one square round where it halves to an odd number
-    _replace(network, lambda module: type(module) is FusionBlock, partial(EarlyProjection, doubles=doubles))
-    _replace(network, _has_one_output, OneOutput)
+    replace(network, lambda module: type(module) is FusionBlock, partial(EarlyProjection, doubles=doubles))
+    replace(network, _has_one_output, OneOutput)
     return network
 
 
@@ -143,21 +143,22 @@ def tuned(network: DepthNetwork) -> DepthNetwork:
     """The network itself, simplified, and on x86 CPUs in float32 its linear layers through oneDNN."""
     simplified(network)
     first = next(network.parameters(), None)
-    if first is not None and first.device.type in ("cpu", "meta") and first.dtype == torch.float32 and _has_onednn():
-        _replace(network, lambda module: type(module) is nn.Linear, OneDnnLinear)
+    if first is not None and first.device.type in ("cpu", "meta") and first.dtype == torch.float32 and has_onednn():
+        replace(network, lambda module: type(module) is nn.Linear, OneDnnLinear)
     return network
 
 
-def _has_onednn() -> bool:
+def has_onednn() -> bool:
     """The operator is torch's own but not public, so it may be gone in another version."""
     return (platform.machine().lower() in {"x86_64", "amd64"} and torch.backends.mkldnn.is_available()
             and hasattr(torch.ops.mkldnn, "_linear_pointwise"))
 
 
-def _replace(module: nn.Module, wanted: Callable[[nn.Module], bool],
-             substitute: Callable[[nn.Module], nn.Module]) -> None:
+def replace(module: nn.Module, wanted: Callable[[nn.Module], bool],
+            substitute: Callable[[nn.Module], nn.Module]) -> None:
+    """Substitute whatever is wanted below the module."""
     for name, child in module.named_children():
         if wanted(child):
             setattr(module, name, substitute(child))
         else:
-            _replace(child, wanted, substitute)
+            replace(child, wanted, substitute)

@@ -1,0 +1,131 @@
+"""What is rearranged for the compiler computes what it computed before, with the parameters where they were."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from depth import compiled, compiling, supply
+from depth.engines import Eager
+from depth.models import MODELS, find
+from depth.networks import checkpoints
+from depth.networks.decoder import Decoder, DepthNetwork, Readout, Reassemble
+from depth.rearranging import GatheredConv, SplitReadout, UpsampledConv, rearranged
+from depth.tuning import simplified, tuned
+from tests.references import Reference
+
+SMALLEST = {}  # one network of each family
+for model in sorted(MODELS, key=lambda model: model.parameters):
+    SMALLEST.setdefault(model.family, model)
+TOLERANCE, TOLERANCE_LEVIT = 2e-5, 1e-4  # of the range; LeViT's batch norms amplify rounding
+
+
+@pytest.mark.parametrize("align_corners", [True, False])
+@pytest.mark.parametrize(("h", "w"), [(1, 2), (2, 3), (24, 40)])
+def test_a_convolution_before_the_upsampling_equals_one_behind_it(h, w, align_corners):
+    convolution = nn.Conv2d(6, 4, 3, padding=1).requires_grad_(False)
+    x = torch.randn(2, 6, h, w)
+    larger = F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=align_corners)
+    torch.testing.assert_close(UpsampledConv(convolution, align_corners)(x), convolution(larger), atol=1e-5, rtol=1e-5)
+
+
+def test_a_large_convolution_before_the_upsampling_is_the_more_exact_one():
+    """torch rounds the places that it upsamples from; ours are a ratio of whole numbers."""
+    convolution = nn.Conv2d(2, 2, 3, padding=1).requires_grad_(False)
+    x = torch.randn(1, 2, 32, 1024)
+    larger = F.interpolate(x.double(), scale_factor=2.0, mode="bilinear", align_corners=True)
+    exact = F.conv2d(larger, convolution.weight.double(), convolution.bias.double(), padding=1)
+    plain = convolution(F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=True))
+    assert (UpsampledConv(convolution, True)(x) - exact).abs().max() < (plain - exact).abs().max()
+
+
+@pytest.mark.parametrize(("kernel", "stride", "padding"), [(16, 16, 0), (3, 2, 1), (1, 1, 0)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_gathered_pixels_equal_the_convolution(kernel, stride, padding, bias):
+    convolution = nn.Conv2d(3, 8, kernel, stride, padding, bias=bias).requires_grad_(False)
+    x = torch.randn(2, 3, 48, 32)
+    torch.testing.assert_close(GatheredConv(convolution)(x), convolution(x), atol=1e-5, rtol=1e-5)
+
+
+def test_gathered_pixels_equal_the_convolution_without_one_dnn(monkeypatch):
+    monkeypatch.setattr("depth.rearranging.has_onednn", lambda: False)
+    convolution = nn.Conv2d(3, 8, 3, 2, 1).requires_grad_(False)
+    x = torch.randn(1, 3, 16, 16)
+    torch.testing.assert_close(GatheredConv(convolution)(x), convolution(x), atol=1e-5, rtol=1e-5)
+
+
+def test_a_split_readout_equals_the_whole():
+    readout = Readout(24).requires_grad_(False)
+    tokens = torch.randn(2, 13, 24)
+    torch.testing.assert_close(SplitReadout(readout)(tokens), readout(tokens), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", SMALLEST)
+def test_every_network_is_the_same_rearranged(family):
+    """The parameters too: compiled code looks them up in the checkpoint."""
+    model = SMALLEST[family]
+    plain, other = (_network(model) for _ in range(2))
+    names = {name: tensor.shape for name, tensor in other.state_dict().items()}
+    other = tuned(rearranged(simplified(other)))
+    assert {name: tensor.shape for name, tensor in other.state_dict().items()} == names
+    assert any(isinstance(module, UpsampledConv) for module in other.modules())
+    size = (model.size,) * 2 if model.resize == "square" else (96, 160)
+    picture = torch.from_numpy(compiling._picture(*size))
+    with torch.inference_mode():
+        wanted, got = plain(picture), other(picture)
+    tolerance = TOLERANCE_LEVIT if family == "levit" else TOLERANCE
+    assert (got - wanted).abs().max() <= tolerance * (wanted.max() - wanted.min())
+
+
+def _network(model):
+    if model.bundled:
+        return supply.network(model, supply.tensors(model)[0])
+    tensors = Reference(model.name).state_dict()
+    return checkpoints.load(model, {name: torch.from_numpy(array) for name, array in tensors.items()})
+
+
+class Encoder(nn.Module):
+    """Patches to four maps, as the plain transformers give them, without the transformer."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.patch_embed = nn.Sequential()
+        self.patch_embed.proj = nn.Conv2d(3, 32, 16, 16)
+        self.levels = nn.ModuleList(Reassemble(32, width, level) for level in (1, 2, 3, 4))
+
+    def forward(self, x):
+        x = self.patch_embed.proj(x)
+        h, w = x.shape[2:]
+        tokens = x.flatten(2).transpose(1, 2)
+        tokens = torch.cat((tokens.mean(1, keepdim=True), tokens), 1)
+        return tuple(level(tokens, h, w) for level in self.levels)
+
+
+@pytest.mark.slow
+def test_what_is_rearranged_can_be_compiled_for_free_sizes(tmp_path):
+    def empty():
+        decoder = Decoder((16,) * 4, (16,) * 4, (16,) * 4, (16, 16, 16), head_align_corners=True)
+        return DepthNetwork(Encoder(16), decoder).eval().requires_grad_(False)
+
+    def build():
+        network = empty()
+        network.load_state_dict(tensors, assign=True)
+        return simplified(network)
+
+    tensors = empty().state_dict()
+    tensors["scratch.output_conv.4.bias"] += 1.0  # so that the last ReLU lets something through
+    row = dataclasses.replace(find("DPT_Large"), size=128)
+    path = compiling.make(row, "aoti", tmp_path, tensors, "", build=build)
+    engine = compiled.load(tmp_path, compiling.facts(row, "aoti", tensors, ""), tensors)
+    assert not (path / compiled.CONSTANTS).exists()
+    for h, w in ((64, 96), (192, 128)):
+        picture = compiling._picture(h, w)
+        wanted = Eager(build())(picture)
+        assert np.ptp(wanted) > 0
+        np.testing.assert_allclose(engine(picture), wanted, atol=1e-4 * np.ptp(wanted))
