@@ -20,13 +20,10 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    import ctypes
-
     import numpy as np
     import torch
     from torch import nn
@@ -36,8 +33,6 @@ if TYPE_CHECKING:
 MULTIPLE = 32
 SMALLEST, LARGEST = 2, 64  # sides of a compiled network with free sizes, in multiples of 32
 ONNX_BYTES = 128 << 20  # an onnxruntime artefact holds the weights again, so only small models get one
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
-BUFFER, KEPT = 128 << 20, 256 << 20  # bytes
 
 
 class Engine(Protocol):
@@ -121,10 +116,12 @@ class Eager:
     def __call__(self, batch: np.ndarray) -> np.ndarray:
         import torch
 
+        from depth.buffers import buffers_kept
+
         if not self._settled:  # not at load: it copies the convolutions' weights out of the shared pages
             self._network.to(memory_format=torch.channels_last)
             self._settled = True
-        with torch.inference_mode():
+        with buffers_kept(), torch.inference_mode():
             return self._run(torch.from_numpy(batch).to(self.device, self.dtype)).float().cpu().numpy()
 
 
@@ -152,6 +149,8 @@ class Compiled:
     def __call__(self, batch: np.ndarray) -> np.ndarray:
         import numpy as np
         import torch
+
+        from depth.buffers import buffers_kept
 
         _refuse_unless(self.accepts(*batch.shape[2:]), batch)
         with buffers_kept(), torch.inference_mode():
@@ -240,37 +239,6 @@ def threads() -> int:
     if asked.isdecimal() and int(asked):
         return int(asked)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@contextmanager
-def buffers_kept() -> Iterator[None]:
-    """Let the layers of a pass use each other's freed memory, and give it back afterwards.
-
-    Otherwise each large buffer comes as new pages: fifty thousand page faults in a pass of DPT_Large, and more memory
-    kept in the end. Where the C library is not glibc, or somebody has tuned it, nothing is changed.
-    """
-    libc = _tuned_libc()
-    try:
-        yield
-    finally:
-        if libc is not None:
-            libc.malloc_trim(0)
-
-
-@lru_cache(maxsize=1)
-def _tuned_libc() -> ctypes.CDLL | None:
-    """glibc, which from now on keeps freed buffers of up to `BUFFER` until it has `KEPT` of them."""
-    import ctypes
-
-    if any(name.startswith("MALLOC_") for name in os.environ) or "malloc" in os.environ.get("GLIBC_TUNABLES", ""):
-        return None
-    try:
-        libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(M_MMAP_THRESHOLD, BUFFER)
-        libc.mallopt(M_TRIM_THRESHOLD, KEPT)
-        return libc
-    except (OSError, AttributeError):
-        return None
 
 
 @contextmanager

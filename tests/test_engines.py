@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
-import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -167,35 +165,6 @@ def test_threads_follow_the_usual_variable(monkeypatch):
     assert engines.threads() == 3
     monkeypatch.setenv("OMP_NUM_THREADS", "zero")
     assert engines.threads() >= 1
-
-
-@pytest.fixture
-def untuned():
-    engines._tuned_libc.cache_clear()
-    yield
-    engines._tuned_libc.cache_clear()
-
-
-@pytest.mark.parametrize(("name", "value"), [
-    ("MALLOC_ARENA_MAX", "2"), ("GLIBC_TUNABLES", "glibc.malloc.tcache_count=0")])
-def test_memory_that_somebody_has_tuned_is_left_alone(untuned, monkeypatch, name, value):
-    monkeypatch.setenv(name, value)
-    assert engines._tuned_libc() is None
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library keeps its memory its own way")
-def test_memory_of_a_pass_is_kept_in_it_and_given_back_after_it():
-    code = ("from depth import engines; import torch; page = 4096; statm = '/proc/self/statm'\n"
-            "resident = lambda: int(open(statm).read().split()[1]) * page >> 20\n"
-            "before = resident()\n"
-            "with engines.buffers_kept():\n"
-            "    blocks = [torch.ones(10 << 18) for _ in range(20)]; blocks.clear(); kept = resident()\n"
-            "print(kept - before, resident() - before)")
-    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120,
-                            cwd=Path(__file__).parents[1], env={key: value for key, value in os.environ.items()
-                                                                if "MALLOC" not in key and key != "GLIBC_TUNABLES"})
-    kept, left = map(int, answer.stdout.split())
-    assert kept > 150 and left < 30, answer
 
 
 def test_collection_comes_back_even_after_an_error():
