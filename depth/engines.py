@@ -18,7 +18,7 @@ import gc
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -121,7 +121,7 @@ class Eager:
         if not self._settled:  # not at load: it copies the convolutions' weights out of the shared pages
             self._network.to(memory_format=torch.channels_last)
             self._settled = True
-        with buffers_kept(), torch.inference_mode():
+        with buffers_kept() if self.device.type == "cpu" else nullcontext(), torch.inference_mode():
             return self._run(torch.from_numpy(batch).to(self.device, self.dtype)).float().cpu().numpy()
 
 

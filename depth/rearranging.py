@@ -37,10 +37,12 @@ class UpsampledConv(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         nine = self.weight.permute(2, 3, 0, 1).flatten(0, 2)  # 9 O, C
         h = x.shape[2]
+        # Rows go as a batch: of a batch of one the convolution cannot tell the order of its pixels, and copies them.
         rows = x.permute(0, 2, 3, 1).flatten(0, 1).unsqueeze(1).permute(0, 3, 1, 2)  # B h, C, 1, w
         x = F.conv2d(rows, nine[:, :, None, None]).permute(0, 2, 3, 1).contiguous()
         x = x.flatten(0, 1).unflatten(0, (-1, h))  # B, h, w, 9 O
         x = x.unflatten(3, (len(SHIFTS), len(SHIFTS), -1))  # B, h, w, 3 down, 3 across, O
+        # Five dimensions all along: four before a convolution the compiler would put into an order of its own.
         x = _twice([x[:, :, :, :, across] for across in range(len(SHIFTS))], 2, self.align_corners)
         x = _twice(x.split(1, dim=3), 1, self.align_corners, self.bias)  # B, 2h, 2w, 1, O
         return x.squeeze(3).permute(0, 3, 1, 2)
