@@ -36,7 +36,7 @@ class OneDnnLinear(nn.Module):
         self.training = linear.training
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
+        return product(x, self.weight, self.bias)
 
 
 class FixedSameConv(nn.Module):
@@ -146,6 +146,11 @@ def tuned(network: DepthNetwork) -> DepthNetwork:
     if first is not None and first.device.type in ("cpu", "meta") and first.dtype == torch.float32 and has_onednn():
         replace(network, lambda module: type(module) is nn.Linear, OneDnnLinear)
     return network
+
+
+def product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """`F.linear`, through oneDNN; only where `has_onednn`."""
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 
 def has_onednn() -> bool:

@@ -19,9 +19,8 @@ from depth.rearranging import GatheredConv, SplitReadout, UpsampledConv, rearran
 from depth.tuning import simplified, tuned
 from tests.references import Reference
 
-SMALLEST = {}  # one network of each family
-for model in sorted(MODELS, key=lambda model: model.parameters):
-    SMALLEST.setdefault(model.family, model)
+BY_SIZE = sorted(MODELS, key=lambda model: model.parameters, reverse=True)
+SMALLEST = {model.family: model for model in BY_SIZE}  # of each family; the last one stays
 TOLERANCE, TOLERANCE_LEVIT = 2e-5, 1e-4  # of the range; LeViT's batch norms amplify rounding
 
 
