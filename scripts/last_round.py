@@ -1,11 +1,11 @@
-"""The last round of training the bundled model, with pictures by the hundred: for a GPU.
+"""The last rounds of training the bundled model, with pictures by the hundred: for a GPU.
 
-    python scripts/last_round.py --start fifth.safetensors --weights sixth.safetensors
+    python scripts/last_round.py --start sixth.safetensors --weights seventh.safetensors --seed 2
 
-`train_tiny.py` ends with it. Processes render scenes while the device trains on those it was given before, full size
-from the first step to the last. Crops, colours, the passes and both optimizers run on the device; there each picture
-size has a CUDA graph of a whole step. The learning rate rises, stays and falls to nothing with the share of the steps.
-It runs without a GPU as well, for a day.
+`train_tiny.py` ends with two of them. Processes render scenes while the device trains on those it was given before,
+full size from the first step to the last. Crops, colours, the passes and both optimizers run on the device; there the
+network and the loss are compiled for each picture size, and a whole step is a CUDA graph. The learning rate rises,
+stays and falls to nothing with the share of the steps. It runs without a GPU as well, for days.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import itertools
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,14 +26,17 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from depth.tuning import simplified
 from scripts import learning, scene_pool, scenes
+from scripts.compilable import compilable
 from scripts.scene_pool import SIDE
 from scripts.scene_ring import Ring
 
-STEPS, BATCH = 12_000, 128
+ROUNDS, BATCH = (12_000, 24_000), 128  # steps of the rounds, each with the next seed; pictures in a step
 RATE, RISE, FALL = 2e-3, 0.02, 0.7  # the highest rate; the shares of the steps in which it rises and falls
-AT_ONCE, MORE = 4_500, 3  # scenes to begin with; so many more with each step
+AT_ONCE, MORE = 4_500, 2  # scenes to begin with; no more than so many more with each step
 INERTIA = 0.999  # of the running mean
+LANES = 6  # streams beside each other
 PLACES, PART = 4_096, 256  # scenes that wait for the device; those it is given at once
 SEED = 1
 APART = 1_000_000  # between the first scenes of two seeds
@@ -48,13 +51,12 @@ class Shape(NamedTuple):
     share: float
 
 
-SHAPES = (Shape(192, 256, 0.35), Shape(256, 256, 0.35), Shape(256, 192, 0.2), Shape(160, 256, 0.1))
+SHAPES = (Shape(192, 256, 0.4), Shape(256, 256, 0.35), Shape(256, 192, 0.25))
 
 
 def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     torch.manual_seed(options.seed)
-    torch.backends.cudnn.benchmark, torch.backends.cudnn.benchmark_limit = True, 3
     end = time.monotonic() + 60 * options.minutes
     store = Store(options)
     try:
@@ -75,10 +77,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(prog="last_round", description="Train the bundled model's last round, on a GPU.")
+    p = argparse.ArgumentParser(prog="last_round", description="Train the bundled model's last rounds, on a GPU.")
     p.add_argument("--start", type=Path, default=learning.WEIGHTS, help="weights to go on from")
     p.add_argument("--weights", type=Path, required=True, help="file to write")
-    p.add_argument("--steps", type=int, default=STEPS)
+    p.add_argument("--steps", type=int, default=ROUNDS[-1])
     p.add_argument("--minutes", type=float, default=7 * 24 * 60, help="end after so many, with fewer steps")
     p.add_argument("--seed", type=number_of_seed, default=SEED)
     p.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 1), help="rendering processes")
@@ -87,10 +89,11 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def number_of_seed(text: str) -> int:
-    count = int(text)
-    if not 0 <= count < SEEDS:
-        raise argparse.ArgumentTypeError(f"0 to {SEEDS - 1}, not {text}; further ones would draw held-out scenes")
+def number_of_seed(text: str, rounds: int = 1) -> int:
+    """A seed that leaves one for each of the `rounds` after the first."""
+    count, most = int(text), SEEDS - rounds
+    if not 0 <= count <= most:
+        raise argparse.ArgumentTypeError(f"0 to {most}, not {text}; further ones would draw held-out scenes")
     return count
 
 
@@ -119,13 +122,13 @@ class Store:
         self.crew.join()
         self.ring.remove()
 
-    def wait(self, ready: int) -> None:
-        """From now on draw from the first `ready` scenes; return when these are here."""
-        self.ready = ready
+    def wait(self, least: int, most: int) -> None:
+        """From now on draw from the first `most` scenes, or from those that are here; return when `least` are."""
         while True:
             while self.count < self.capacity and self.ring.ready() >= self.count + PART:
                 self._take()
-            if self.count >= ready:
+            self.ready = min(most, self.count)
+            if self.ready >= least:
                 return
             time.sleep(0.1)
 
@@ -186,20 +189,33 @@ def recoloured(pictures: torch.Tensor) -> torch.Tensor:
 
 
 class Trainer:
-    """The network, its running mean, and on a GPU a graph of a step for each shape."""
+    """The network, its running mean, and on a GPU a graph of a step for each shape.
+
+    Convolutions and all that lies between layers are computed in bfloat16, from copies of the weights. The sums of the
+    batch norms and of the loss are not.
+    """
 
     def __init__(self, options: argparse.Namespace):
         self.device = options.device
+        on_gpu = self.device.type == "cuda"
         self.weights = learning.read(options.start)
-        self.network, self.mean = (started(self.weights, self.device) for _ in range(2))
-        self.halved = {f"{name}.{kind}" for name, module in self.network.named_modules()
-                       if isinstance(module, nn.Conv2d) for kind in ("weight", "bias")}
+        self.network = started(self.weights, self.device, compilable if on_gpu else simplified)
+        self.mean = started(self.weights, self.device, simplified)
+        for p in self.network.parameters():
+            p.grad = torch.zeros_like(p)
+        norms = {name: module for name, module in self.network.named_modules() if isinstance(module, nn.BatchNorm2d)}
+        for module in norms.values():
+            module.track_running_stats = False  # the mean's are gathered at the end
+        self.whole = {name: p for name, p in self.network.named_parameters() if name.rpartition(".")[0] in norms}
+        self.halved = {name: p for name, p in self.network.named_parameters() if name not in self.whole}
+        self.halves = {name: p.detach().bfloat16().requires_grad_() for name, p in self.halved.items()}
+        self._compiled = torch.compile(self._error, dynamic=False) if on_gpu else self._error
         self.rate = torch.zeros((), device=self.device)
         matrices, rest = learning.divided(self.network)
         self.muon = Muon(matrices, self.rate)
-        self.adam = torch.optim.AdamW(learning.groups(rest), lr=self.rate, fused=True,
-                                      capturable=self.device.type == "cuda")
+        self.adam = torch.optim.AdamW(learning.groups(rest), lr=self.rate, fused=True, capturable=on_gpu)
         self.graphs: dict[Shape, tuple[torch.cuda.CUDAGraph, torch.Tensor, torch.Tensor]] = {}
+        self.ahead = torch.cuda.Stream() if on_gpu else None
         self.rng = np.random.default_rng(options.seed)
         self.step = self.unsaid = 0
         self.total = torch.zeros((), device=self.device)
@@ -227,7 +243,6 @@ class Trainer:
             for _ in range(3):
                 self._move(pictures, inverse)
         torch.cuda.current_stream().wait_stream(side)
-        self.network.zero_grad(set_to_none=True)
         graph = torch.cuda.CUDAGraph()
         memory = next((other.pool() for other, *_ in self.graphs.values()), None)
         with torch.cuda.graph(graph, pool=memory):
@@ -237,36 +252,46 @@ class Trainer:
     def advance(self, store: Store, share: float) -> None:
         """One step, when this share of the round is over."""
         shape = SHAPES[int(self.rng.choice(len(SHAPES), p=[shape.share for shape in SHAPES]))]
-        store.wait(AT_ONCE + MORE * self.step)
-        batch = store.draw(shape)
-        self.rate.fill_(rate(share))
+        store.wait(AT_ONCE, AT_ONCE + MORE * self.step)
         if shape in self.graphs:
             graph, pictures, inverse = self.graphs[shape]
+            here = torch.cuda.current_stream()
+            with torch.cuda.stream(self.ahead):
+                batch = store.draw(shape)
+            here.wait_stream(self.ahead)
             pictures.copy_(batch.pictures)
             inverse.copy_(batch.inverse)
+            self.ahead.wait_stream(here)  # so the next pictures are drawn beside this step, after they were copied
+            self.rate.fill_(rate(share))
             graph.replay()
         else:
+            batch = store.draw(shape)
+            self.rate.fill_(rate(share))
             self._move(batch.pictures, batch.inverse)
         self.step, self.unsaid = self.step + 1, self.unsaid + 1
 
     def _move(self, pictures: torch.Tensor, inverse: torch.Tensor) -> None:
         """Forward, backward, both optimizers, the running mean."""
-        self.network.zero_grad(set_to_none=True)
-        loss = learning.criterion(self._predicted(pictures).float(), inverse, fitted=True)
-        loss.backward()
-        gradients = [p.grad for p in self.network.parameters()]
+        with torch.no_grad():
+            torch._foreach_copy_(list(self.halves.values()), list(self.halved.values()))
+        loss = self._compiled(pictures, inverse)
+        found = torch.autograd.grad(loss, [*self.halves.values(), *self.whole.values()])
+        gradients = [p.grad for p in (*self.halved.values(), *self.whole.values())]
+        for part in (slice(len(self.halves)), slice(len(self.halves), None)):  # one kind of number each
+            torch._foreach_copy_(gradients[part], found[part])
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
         torch._foreach_mul_(gradients, (5.0 / (norm + 1e-6)).clamp(max=1.0))
         self.adam.step()
         self.muon.step()
         with torch.no_grad():
-            torch._foreach_lerp_(floats(self.mean), floats(self.network), 1 - INERTIA)
+            torch._foreach_lerp_(list(self.mean.parameters()), list(self.network.parameters()), 1 - INERTIA)
             self.total += loss
 
+    def _error(self, pictures: torch.Tensor, inverse: torch.Tensor) -> torch.Tensor:
+        return learning.criterion(self._predicted(pictures).float(), inverse, fitted=True)
+
     def _predicted(self, pictures: torch.Tensor) -> torch.Tensor:
-        """Convolutions and all that lies between layers in bfloat16; the batch norms' own sums are not."""
-        weights = {name: p.bfloat16() if name in self.halved else p for name, p in self.network.named_parameters()}
-        return torch.func.functional_call(self.network, weights, (pictures.bfloat16(),))
+        return torch.func.functional_call(self.network, self.halves | self.whole, (pictures.bfloat16(),))
 
     def loss(self) -> float:
         """Its mean since it was last asked for."""
@@ -276,16 +301,12 @@ class Trainer:
         return value
 
 
-def started(weights: dict[str, torch.Tensor], device: torch.device) -> nn.Module:
+def started(weights: dict[str, torch.Tensor], device: torch.device,
+            arrange: Callable[[nn.Module], nn.Module]) -> nn.Module:
     """The network that learns, with these weights."""
     network = learning.fresh()
     network.load_state_dict(weights)
-    return network.to(device, memory_format=torch.channels_last)
-
-
-def floats(network: nn.Module) -> list[torch.Tensor]:
-    """All weights and statistics."""
-    return [x for x in itertools.chain(network.parameters(), network.buffers()) if x.is_floating_point()]
+    return arrange(network).to(device, memory_format=torch.channels_last)
 
 
 class Muon:
@@ -298,15 +319,26 @@ class Muon:
             self.banks.setdefault(tuple(learning.as_matrix(bank).shape), []).append(bank)
         self.state = [{"momentum": torch.zeros((len(banks), *shape), device=rate.device)}
                       for shape, banks in self.banks.items()]
+        self.lanes = [torch.cuda.Stream() for _ in range(LANES)] if rate.device.type == "cuda" else []
 
     @torch.no_grad()
     def step(self) -> None:
-        for (shape, banks), state in zip(self.banks.items(), self.state, strict=True):
-            gradient = torch.stack([learning.as_matrix(bank.grad) for bank in banks])
-            momentum = state["momentum"].lerp_(gradient, 0.05)
-            update = orthogonal(gradient.lerp(momentum, 0.95)) * (self.rate * 0.2 * max(shape) ** 0.5)
-            for bank, change in zip(banks, update.unbind(), strict=True):
-                learning.as_matrix(bank).mul_(1 - self.rate * learning.DECAY).sub_(change)
+        """Each size of filters is a chain of small products; on a GPU the chains run beside each other."""
+        here = torch.cuda.current_stream() if self.lanes else None
+        for lane in self.lanes:
+            lane.wait_stream(here)
+        for number, ((shape, banks), state) in enumerate(zip(self.banks.items(), self.state, strict=True)):
+            with torch.cuda.stream(self.lanes[number % LANES] if self.lanes else None):
+                self._move(shape, banks, state["momentum"])
+        for lane in self.lanes:
+            here.wait_stream(lane)
+
+    def _move(self, shape: tuple[int, int], banks: list[nn.Parameter], momentum: torch.Tensor) -> None:
+        gradient = torch.stack([learning.as_matrix(bank.grad) for bank in banks])
+        momentum.lerp_(gradient, 0.05)
+        update = orthogonal(gradient.lerp(momentum, 0.95)) * (self.rate * 0.2 * max(shape) ** 0.5)
+        for bank, change in zip(banks, update.unbind(), strict=True):
+            learning.as_matrix(bank).mul_(1 - self.rate * learning.DECAY).sub_(change)
 
 
 def orthogonal(matrices: torch.Tensor) -> torch.Tensor:

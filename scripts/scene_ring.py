@@ -66,8 +66,9 @@ class Ring:
 
 
 def _crew(folder: Path, places: int, workers: int, first: int) -> None:
-    """Compile the renderer once, then work as many processes."""
+    """Compile the renderer once, then work as many processes, which give way to the training."""
     parent = os.getppid()
+    os.nice(5)
     for n in range(len(KINDS)):
         scenes.render(seed_of(first, n), 32, 32)
     ring, context = Ring(folder, places, workers), multiprocessing.get_context("fork")

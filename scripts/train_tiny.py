@@ -3,11 +3,11 @@
     python scripts/train_tiny.py                   # renders, trains, writes depth/weights/tiny.safetensors
     python scripts/train_tiny.py --evaluate        # figures of the shipped weights on 500 held-out scenes
 
-The scene of each number, the crops of each step and the first weights follow from --seed. There are six rounds in
-which the learning rate rises, stays, and falls: the first with AdamW, the others with Muon from the result of the one
-before. The first five go from small pictures to full-size ones and are for processors, the last (`last_round.py`) is
-for a GPU. After the fifth and the sixth the batch norms' statistics are gathered anew. Interrupted training goes on
-from the last checkpoint in --work.
+The scene of each number, the crops of each step and the first weights follow from --seed. There are seven
+rounds in which the learning rate rises, stays, and falls: the first with AdamW, the others with Muon from the result of
+the one before. The first five go from small pictures to full-size ones and are for processors, the last two
+(`last_round.py`) are for a GPU. From the fifth on each ends with gathering the batch norms' statistics anew.
+Interrupted training goes on from the last checkpoint in --work.
 """
 
 from __future__ import annotations
@@ -85,16 +85,19 @@ def main(arguments: list[str] | None = None) -> int:
         train(0, options)
     if options.steps < STEPS:
         return 0
-    print("the last round", flush=True)
     weights = str(options.weights)
-    return last_round.main(["--start", weights, "--weights", weights, "--seed", str(options.seed)])
+    for number, steps in enumerate(last_round.ROUNDS):
+        print(f"round {len(ROUNDS) + 1 + number}", flush=True)
+        last_round.main(["--start", weights, "--weights", weights, "--steps", str(steps),
+                         "--seed", str(options.seed + number)])
+    return 0
 
 
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="train_tiny", description="Train or judge the bundled model.")
-    p.add_argument("--steps", type=number_of_steps, default=STEPS, help=f"stop before {STEPS} and the last round")
+    p.add_argument("--steps", type=number_of_steps, default=STEPS, help=f"stop before {STEPS} and the last rounds")
     p.add_argument("--scenes", type=int, default=SCENES, help=f"training scenes to render (default {SCENES})")
-    p.add_argument("--seed", type=last_round.number_of_seed, default=last_round.SEED, help="all follows from it")
+    p.add_argument("--seed", type=number_of_seed, default=last_round.SEED, help="all follows from it")
     p.add_argument("--processes", type=int, default=1, help="training processes that share each batch (default 1)")
     p.add_argument("--workers", type=int, default=1, help="rendering processes")
     p.add_argument("--work", type=Path, default=Path(".training"), help="scenes and checkpoints")
@@ -111,6 +114,10 @@ def number_of_steps(text: str) -> int:
             f"1 to {STEPS} are the recipe's, not {text}; more are a further round in ROUNDS and STAGES"
         )
     return count
+
+
+def number_of_seed(text: str) -> int:
+    return last_round.number_of_seed(text, rounds=len(last_round.ROUNDS))
 
 
 def train(rank: int, options: argparse.Namespace) -> None:

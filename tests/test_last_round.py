@@ -61,7 +61,7 @@ def test_kinds_come_in_turn_and_thinned_out_ones_leave_no_gap():
 
 
 def test_no_scene_of_the_last_round_was_trained_on_before_or_is_held_out():
-    last = last_round.AT_ONCE + last_round.MORE * last_round.STEPS
+    last = last_round.AT_ONCE + last_round.MORE * max(last_round.ROUNDS)
     for n in range(20):
         first = scene_ring.seed_of(0, n) - scene_ring.KINDS[n]
         assert first >= scene_pool.SCENES
@@ -102,6 +102,17 @@ def test_some_pictures_are_mirrored_and_some_are_not(store):
 def test_only_the_first_scenes_are_drawn(store):
     store.ready = 1
     assert store.draw(SMALL).inverse.amax((1, 2)).min() > 0.5
+
+
+@pytest.mark.parametrize(("most", "ready"), [(4, 4), (6, 6), (20, 8)])
+def test_scenes_are_drawn_as_far_as_they_may_and_are_there(ring, store, monkeypatch, most, ready):
+    monkeypatch.setattr(last_round, "PLACES", 2)
+    monkeypatch.setattr(last_round, "PART", 2)
+    ring.ready, ring.taken = lambda: 9, np.zeros(1, np.int64)
+    store.ring, store.count, store.capacity, store.side = ring, 0, 12, None
+    store.rgb, store.inverse = torch.zeros(12, 256, 256, 3, dtype=torch.uint8), torch.zeros(12, 256, 256)
+    store.wait(least=4, most=most)
+    assert store.ready == ready and ring.taken[0] == 8
 
 
 def test_recoloured_pictures_differ_in_colour_and_stay_within_range(store):
