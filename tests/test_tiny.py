@@ -115,12 +115,12 @@ def test_head_that_fills_the_picture_is_nearer_than_what_is_behind_it(network):
 
 @pytest.mark.slow
 def test_first_held_out_scenes_are_not_seen_worse_than_when_the_weights_were_made(network):
-    """Then 0.867 and 0.966 on these 120; the figures on all 500 stand in the README of the weights."""
-    assert_seen(train_tiny.evaluate(network, 120), 0.857, 0.957)
+    """Then 0.876 and 0.973 on these 120; the figures on all 500 stand in the README of the weights."""
+    assert_seen(train_tiny.evaluate(network, 120), 0.866, 0.963)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("first", "then"), [(scenes.CLOSE, (0.814, 0.907)), (scenes.NEARBY, (0.881, 0.943))],
+@pytest.mark.parametrize(("first", "then"), [(scenes.CLOSE, (0.849, 0.925)), (scenes.NEARBY, (0.901, 0.954))],
                          ids=["close views of rooms", "nearby views"])
 def test_first_held_out_views_from_the_hand_are_not_seen_worse_than_when_the_weights_were_made(network, first, then):
     figures = train_tiny.evaluate(network, 60, scene_pool.HELD_OUT + first)
