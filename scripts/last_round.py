@@ -4,8 +4,9 @@
 
 `train_tiny.py` ends with two of them. Processes render scenes while the device trains on those it was given before,
 full size from the first step to the last. Crops, colours, the passes and both optimizers run on the device; there the
-network and the loss are compiled for each picture size, and a whole step is a CUDA graph. The learning rate rises,
-stays and falls to nothing with the share of the steps. It runs without a GPU as well, for days.
+network and the loss are compiled for each picture size (which takes Triton, a C compiler and a minute or two), and a
+whole step is a CUDA graph. The learning rate rises, stays and falls to nothing with the share of the steps. It runs
+without a GPU as well, for days.
 """
 
 from __future__ import annotations
