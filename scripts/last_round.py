@@ -35,10 +35,10 @@ from scripts.scene_ring import Ring
 
 ROUNDS, BATCH = (12_000, 24_000), 128  # steps of the rounds, each with the next seed; pictures in a step
 RATE, RISE, FALL = 2e-3, 0.02, 0.7  # the highest rate; the shares of the steps in which it rises and falls
-AT_ONCE, MORE = 4_500, 2  # scenes to begin with; no more than so many more with each step
+AT_ONCE, MORE = 4_500, 2  # scenes to begin with; room for so many more with each step
 INERTIA = 0.999  # of the running mean
 LANES = 6  # streams beside each other
-PLACES, PART = 4_096, 256  # scenes that wait for the device; those it is given at once
+PLACES, PART = 8_192, 256  # scenes that wait for the device; those it is given at once
 SEED = 1
 APART = 1_000_000  # between the first scenes of two seeds
 SEEDS = (scenes.NEARBY - scenes.CLOSE) // APART
@@ -62,13 +62,13 @@ def main(arguments: list[str] | None = None) -> int:
     store = Store(options)
     try:
         trainer = Trainer(options)
-        trainer.prepare()
+        trainer.prepare(store)
         begun = said = time.monotonic()
         while (share := max(trainer.step / options.steps, (time.monotonic() - begun) / (end - begun))) < 1:
             trainer.advance(store, share)
             if time.monotonic() - said > 10:
                 said = time.monotonic()
-                print(f"step {trainer.step} loss {trainer.loss():.4f} scenes {store.ready} after {said - begun:.0f} s",
+                print(f"step {trainer.step} loss {trainer.loss():.4f} scenes {store.count} after {said - begun:.0f} s",
                       flush=True)
     finally:
         store.close()
@@ -108,6 +108,7 @@ class Store:
 
     def __init__(self, options: argparse.Namespace):
         self.ring, self.device = Ring(options.ring, PLACES, options.workers, "w+"), options.device
+        self.ring.lent[0] = self.device.type == "cuda"
         self.crew = self.ring.start(options.seed * APART)
         self.rng = np.random.default_rng(options.seed)
         self.capacity = -(-(AT_ONCE + MORE * options.steps) // PART) * PART
@@ -115,7 +116,7 @@ class Store:
         self.inverse = torch.empty((self.capacity, SIDE, SIDE), dtype=torch.float16, device=self.device)
         self.mean, self.std = (values.to(self.device) for values in (scene_pool.MEAN, scene_pool.STD))
         self.side = torch.cuda.Stream() if self.device.type == "cuda" else None
-        self.count = self.ready = 0
+        self.count = 0
 
     def close(self) -> None:
         """No more scenes."""
@@ -123,13 +124,12 @@ class Store:
         self.crew.join()
         self.ring.remove()
 
-    def wait(self, least: int, most: int) -> None:
-        """From now on draw from the first `most` scenes, or from those that are here; return when `least` are."""
+    def wait(self, least: int = 0) -> None:
+        """Take what is rendered and draw from all of it from now on; return when there are `least`."""
         while True:
             while self.count < self.capacity and self.ring.ready() >= self.count + PART:
                 self._take()
-            self.ready = min(most, self.count)
-            if self.ready >= least:
+            if self.count >= least:
                 return
             time.sleep(0.1)
 
@@ -156,7 +156,7 @@ class Store:
         rows = dice(SIDE - high + 1) + torch.arange(high, device=self.device)[:, None]
         columns = torch.arange(wide, device=self.device)
         columns = dice(SIDE - wide + 1) + torch.where(dice(2) > 0, columns, wide - 1 - columns)
-        chosen = dice(self.ready)
+        chosen = dice(self.count)
         pictures = self.rgb[chosen, rows, columns].permute(0, 3, 1, 2).float() / 255
         inverse = self.inverse[chosen, rows, columns].float()[:, None]
         if (high, wide) != (h, w):
@@ -221,12 +221,14 @@ class Trainer:
         self.step = self.unsaid = 0
         self.total = torch.zeros((), device=self.device)
 
-    def prepare(self) -> None:
-        """On a GPU capture the graphs, on noise; afterwards all is as it was."""
+    def prepare(self, store: Store) -> None:
+        """On a GPU capture the graphs, on noise; afterwards all is as it was. Until then the GPU draws scenes."""
         if self.device.type != "cuda":
             return
         for shape in SHAPES:
             self.graphs[shape] = self._captured(shape)
+            store.wait()
+        store.ring.lent[0] = 0
         for module in (self.network, self.mean):
             module.load_state_dict(self.weights)
         for value in itertools.chain(*(state.values() for state in (*self.adam.state.values(), *self.muon.state))):
@@ -253,7 +255,7 @@ class Trainer:
     def advance(self, store: Store, share: float) -> None:
         """One step, when this share of the round is over."""
         shape = SHAPES[int(self.rng.choice(len(SHAPES), p=[shape.share for shape in SHAPES]))]
-        store.wait(AT_ONCE, AT_ONCE + MORE * self.step)
+        store.wait(AT_ONCE)
         if shape in self.graphs:
             graph, pictures, inverse = self.graphs[shape]
             here = torch.cuda.current_stream()

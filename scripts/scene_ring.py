@@ -1,6 +1,7 @@
 """Scenes rendered by many processes at once, in shared memory, for a trainer that keeps them on a GPU.
 
-No disk is fast enough, and none is needed: the trainer takes a scene once, and its place is used again.
+No disk is fast enough, and none is needed: the trainer takes a scene once, and its place is used again. While it does
+not need its GPU yet, it lends it to them.
 """
 
 from __future__ import annotations
@@ -8,7 +9,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 
@@ -40,6 +43,8 @@ class Ring:
         self.inverse = mapped("inverse.f16", np.float16, places, SIDE, SIDE)
         self.done = mapped("done.i64", np.int64, workers)  # scenes rendered by each worker
         self.taken = mapped("taken.i64", np.int64, 1)
+        self.lent = mapped("lent.i64", np.int64, 1)  # not 0 while the GPU draws
+        self._gpu: ModuleType | None = None
 
     def ready(self) -> int:
         """How many scenes were rendered from the first on, without a gap."""
@@ -47,10 +52,22 @@ class Ring:
 
     def put(self, first: int, n: int) -> None:
         """Render scene n into its place."""
-        picture = scenes.render(seed_of(first, n), SIDE, SIDE)
+        picture = scenes.render(seed_of(first, n), SIDE, SIDE, self._drawing())
         self.rgb[n % self.places] = picture.rgb
         self.inverse[n % self.places] = inverse_depth(picture.depth)
         self.done[n % self.workers] += 1
+
+    def _drawing(self) -> Callable:
+        """Who draws the next scene: the GPU as long as it is lent, afterwards this processor."""
+        if self.lent[0]:
+            from scripts.scenes import device
+
+            self._gpu = device
+            return device.draw
+        if self._gpu is not None:
+            self._gpu.close()
+            self._gpu = None
+        return scenes.draw
 
     def remove(self) -> None:
         """Give the memory back, when nobody works with it any more."""
@@ -72,9 +89,28 @@ def _crew(folder: Path, places: int, workers: int, first: int) -> None:
     for n in range(len(KINDS)):
         scenes.render(seed_of(first, n), 32, 32)
     ring, context = Ring(folder, places, workers), multiprocessing.get_context("fork")
+    if ring.lent[0] and not _gpu_draws():
+        ring.lent[0] = 0
     for k in range(1, workers):
         context.Process(target=_fill, args=(ring, first, k, os.getpid()), daemon=True).start()
     _fill(ring, first, 0, parent)
+
+
+def _gpu_draws() -> bool:
+    """Compile for the GPU in a process of its own, since one that has used it cannot be forked."""
+    trial = multiprocessing.get_context("spawn").Process(target=_draw_one)
+    trial.start()
+    trial.join()
+    return trial.exitcode == 0
+
+
+def _draw_one() -> None:
+    try:
+        from scripts.scenes import device
+
+        scenes.render(0, SIDE, SIDE, device.draw)
+    except Exception as error:  # a GPU that numba cannot use is no reason not to train on it
+        raise SystemExit(f"Scenes are drawn by the processors alone: {str(error).strip().splitlines()[0]}") from None
 
 
 def _fill(ring: Ring, first: int, k: int, parent: int) -> None:

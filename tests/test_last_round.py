@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from scripts.last_round import Muon, Shape, Store, Trainer
 from scripts.scene_ring import Ring
 
 SMALL = Shape(96, 128, 1.0)
+ROOT = Path(__file__).parents[1]
 
 
 # ---- the ring --------------------------------------------------------------------------------------------------------
@@ -69,6 +73,53 @@ def test_no_scene_of_the_last_round_was_trained_on_before_or_is_held_out():
     assert scene_ring.seed_of((last_round.SEEDS - 1) * last_round.APART, 19) < scene_pool.HELD_OUT
 
 
+class Gpu:
+    """Draws nothing but a grey wall one metre away."""
+
+    closed = 0
+
+    @staticmethod
+    def draw(scene, height, width):
+        return np.full((height, width, 3), 0.5, np.float32), np.ones((height, width), np.float32)
+
+    @classmethod
+    def close(cls):
+        cls.closed += 1
+
+
+def test_a_lent_gpu_draws_until_it_is_needed(ring, monkeypatch):
+    monkeypatch.setitem(sys.modules, "scripts.scenes.device", Gpu)
+    monkeypatch.setattr(scenes, "device", Gpu, raising=False)
+    ring.lent[0] = 1
+    ring.put(0, 0)
+    assert (ring.inverse[0] == 1).all()
+    ring.lent[0] = 0
+    ring.put(0, 1)
+    ring.put(0, 2)
+    assert len(np.unique(ring.inverse[0])) > 2 and Gpu.closed == 1
+
+
+def test_without_a_gpu_nothing_is_drawn_there():
+    if not torch.cuda.is_available():
+        assert not scene_ring._gpu_draws()
+
+
+@pytest.mark.slow
+def test_a_gpu_draws_what_the_processor_draws():
+    """In numba's simulator, pixel after pixel."""
+    code = """if True:
+        import numpy as np
+        from scripts import scenes
+        from scripts.scenes import device
+        for seed in (3, 4, 5, scenes.CLOSE, scenes.NEARBY):
+            scene, _ = scenes.compose(seed)
+            for got, wanted in zip(device.draw(scene, 9, 14), scenes.draw(scene, 9, 14)):
+                np.testing.assert_array_equal(got, wanted)
+    """
+    environment = os.environ | {"NUMBA_ENABLE_CUDASIM": "1", "NUMBA_DISABLE_JIT": "1"}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, cwd=ROOT)
+
+
 # ---- pictures --------------------------------------------------------------------------------------------------------
 
 
@@ -77,7 +128,7 @@ def store(monkeypatch):
     """Two scenes: a grey ramp to the right that is as near as it is bright, and a black one that is all sky."""
     monkeypatch.setattr(last_round, "BATCH", 32)
     store = object.__new__(Store)
-    store.device, store.rng, store.ready = torch.device("cpu"), np.random.default_rng(0), 2
+    store.device, store.rng, store.count = torch.device("cpu"), np.random.default_rng(0), 2
     store.mean, store.std = scene_pool.MEAN, scene_pool.STD
     ramp = torch.arange(256, dtype=torch.uint8).expand(256, 256)
     store.rgb = torch.stack([ramp, torch.zeros_like(ramp)])[..., None].expand(2, 256, 256, 3)
@@ -99,20 +150,22 @@ def test_some_pictures_are_mirrored_and_some_are_not(store):
     assert min(slopes) < -0.3 and max(slopes) > 0.3
 
 
-def test_only_the_first_scenes_are_drawn(store):
-    store.ready = 1
+def test_only_scenes_that_are_here_are_drawn(store):
+    store.count = 1
     assert store.draw(SMALL).inverse.amax((1, 2)).min() > 0.5
 
 
-@pytest.mark.parametrize(("most", "ready"), [(4, 4), (6, 6), (20, 8)])
-def test_scenes_are_drawn_as_far_as_they_may_and_are_there(ring, store, monkeypatch, most, ready):
+@pytest.mark.parametrize(("capacity", "count"), [(12, 8), (4, 4)])
+def test_scenes_are_taken_in_parts_as_far_as_there_is_room(ring, store, monkeypatch, capacity, count):
     monkeypatch.setattr(last_round, "PLACES", 2)
     monkeypatch.setattr(last_round, "PART", 2)
     ring.ready, ring.taken = lambda: 9, np.zeros(1, np.int64)
-    store.ring, store.count, store.capacity, store.side = ring, 0, 12, None
-    store.rgb, store.inverse = torch.zeros(12, 256, 256, 3, dtype=torch.uint8), torch.zeros(12, 256, 256)
-    store.wait(least=4, most=most)
-    assert store.ready == ready and ring.taken[0] == 8
+    store.ring, store.count, store.capacity, store.side = ring, 0, capacity, None
+    store.rgb, store.inverse = torch.zeros(capacity, 256, 256, 3, dtype=torch.uint8), torch.zeros(capacity, 256, 256)
+    store.wait(least=4)
+    assert store.count == ring.taken[0] == count
+    for scene in (0, capacity - 1 if capacity == count else 7):
+        np.testing.assert_array_equal(store.rgb[scene], ring.rgb[scene % 2])
 
 
 def test_recoloured_pictures_differ_in_colour_and_stay_within_range(store):

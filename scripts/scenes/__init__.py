@@ -8,7 +8,9 @@ do (`lens.py`).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -74,21 +76,36 @@ def camera_turn(pitch: float, roll: float) -> np.ndarray:
     return tilt @ np.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]])
 
 
-def draw(s: Scene, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Linear colour (H×W×3 float32) and z-depth in metres (H×W float32, 0 for sky) of a scene."""
-    shapes = np.array(s.shapes, np.float64)
-    materials = np.array(s.materials, np.float64)
-    lights = np.array(s.lights, np.float64).reshape(-1, raytrace.LIGHT)
+class Rows(NamedTuple):
+    """A scene and its camera as numbers, see `raytrace.py`; float64."""
+
+    shapes: np.ndarray
+    materials: np.ndarray
+    lights: np.ndarray
+    air: np.ndarray
+    ground: np.ndarray
+    eye: np.ndarray
+    turn: np.ndarray
+    focal: float
+
+
+def rows(s: Scene, height: int, width: int) -> Rows:
     eye = np.array(s.eye, np.float64)
     eye[1] += height_at(0.0, 0.0, s.ground)
-    turn = camera_turn(s.pitch, s.roll)
-    focal = 0.5 * max(height, width) / math.tan(math.radians(s.view) / 2)
-    depth, owner = raytrace.trace(shapes, materials, eye, turn, focal, height, width, s.ground)
-    colour = shade(depth, owner, shapes, materials, lights, s.air, eye, turn, focal, s.ground)
+    return Rows(np.array(s.shapes, np.float64), np.array(s.materials, np.float64),
+                np.array(s.lights, np.float64).reshape(-1, raytrace.LIGHT), s.air, s.ground, eye,
+                camera_turn(s.pitch, s.roll), 0.5 * max(height, width) / math.tan(math.radians(s.view) / 2))
+
+
+def draw(s: Scene, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Linear colour (H×W×3 float32) and z-depth in metres (H×W float32, 0 for sky) of a scene."""
+    shapes, materials, lights, air, ground, eye, turn, focal = rows(s, height, width)
+    depth, owner = raytrace.trace(shapes, materials, eye, turn, focal, height, width, ground)
+    colour = shade(depth, owner, shapes, materials, lights, air, eye, turn, focal, ground)
     return colour, np.where(owner < 0, np.float32(0), depth)
 
 
-def render(seed: int, height: int = 256, width: int = 256) -> Picture:
+def render(seed: int, height: int = 256, width: int = 256, draw: Callable = draw) -> Picture:
     """The photo-like picture and depth of a seed; equal seeds give equal pictures."""
     s, kind = compose(seed)
     colour, depth = draw(s, height, width)

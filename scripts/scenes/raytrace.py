@@ -136,8 +136,30 @@ def first(p, m, o, dx, dy, dz, start):
 
 
 @compiled
-def _bounds(p, origin, turn, focal, cx, cy, width, height):
+def crossing(p, m, origin, dx, dy, dz, ground):
+    """Where a ray from the eye meets one shape first, or FAR."""
+    if int(p[16]) == TERRAIN:
+        return _march(origin, dx, dy, dz, ground)
+    return first(p, m, origin, dx, dy, dz, NEAR)
+
+
+@compiled
+def direction(i, j, height, width, turn, focal):
+    """A pixel's ray in the world; the axis passes through the picture's centre."""
+    a, b = (j - 0.5 * (width - 1)) / focal, (0.5 * (height - 1) - i) / focal
+    return (
+        turn[0, 0] * a + turn[0, 1] * b + turn[0, 2],
+        turn[1, 0] * a + turn[1, 1] * b + turn[1, 2],
+        turn[2, 0] * a + turn[2, 1] * b + turn[2, 2],
+    )
+
+
+@compiled
+def window(p, origin, turn, focal, height, width):
     """Columns and rows that a shape can cover: its corners projected, or everything if some lie behind the camera."""
+    if int(p[16]) >= PLANE:
+        return 0, width, 0, height
+    cx, cy = 0.5 * (width - 1), 0.5 * (height - 1)
     left, right, top, bottom = float(width), 0.0, float(height), 0.0
     behind = 0
     wide = max(1.0, p[18]) if int(p[16]) == TUBE else 1.0
@@ -166,7 +188,7 @@ def _bounds(p, origin, turn, focal, cx, cy, width, height):
 def trace(shapes, materials, origin, turn, focal, height, width, ground):
     """z-depth in metres (H×W float32, FAR for sky) and shape number per pixel (-1 for sky).
 
-    `turn` is the camera-to-world rotation, `focal` in pixels; the axis passes through the picture's centre.
+    `turn` is the camera-to-world rotation, `focal` in pixels.
     """
     depth = np.full((height, width), np.float32(FAR))
     owner = np.full((height, width), -1, np.int32)
@@ -174,18 +196,15 @@ def trace(shapes, materials, origin, turn, focal, height, width, ground):
     for n in range(shapes.shape[0]):
         p = shapes[n]
         m = materials[int(p[17])]
-        left, right, top, bottom = 0, width, 0, height
-        kind = int(p[16])
-        if kind < PLANE:
-            left, right, top, bottom = _bounds(p, origin, turn, focal, cx, cy, width, height)
+        left, right, top, bottom = window(p, origin, turn, focal, height, width)
+        hills = int(p[16]) == TERRAIN
         for i in range(top, bottom):
             b = (cy - i) / focal
             for j in range(left, right):
-                a = (j - cx) / focal
+                a = (j - cx) / focal  # `direction` and `crossing` written out: a third faster
                 dx = turn[0, 0] * a + turn[0, 1] * b + turn[0, 2]
                 dy = turn[1, 0] * a + turn[1, 1] * b + turn[1, 2]
                 dz = turn[2, 0] * a + turn[2, 1] * b + turn[2, 2]
-                hills = kind == TERRAIN
                 t = _march(origin, dx, dy, dz, ground) if hills else first(p, m, origin, dx, dy, dz, NEAR)
                 if t < depth[i, j]:
                     depth[i, j] = t

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from scripts.scenes.raytrace import BALL, BOX, FAR, PLANE, TERRAIN, TUBE, first
+from scripts.scenes.raytrace import BALL, BOX, FAR, PLANE, TERRAIN, TUBE, direction, first
 from scripts.scenes.texture import compiled, height_at, noise, paint, sky
 
 
@@ -70,8 +70,10 @@ def _face(p, lx, ly, lz):
 
 
 @compiled
-def _lit(shapes, materials, casters, x, y, z, nx, ny, nz, lights, air, vis):
+def lit(shapes, materials, casters, place, normal, lights, air, vis):
     """Fill vis: 1 where a light is seen, 0 where shadowed; the last entry is the share of open surroundings."""
+    x, y, z = place
+    nx, ny, nz = normal
     lift = 2e-3 + 1e-3 * math.sqrt(x * x + z * z)
     o = (x + nx * lift, y + ny * lift, z + nz * lift)
     count = lights.shape[0]
@@ -104,77 +106,92 @@ def _lit(shapes, materials, casters, x, y, z, nx, ny, nz, lights, air, vis):
 
 
 @compiled
+def surface(p, ray, t, origin, ground):
+    """Where a ray meets a shape: in the world, in the shape's own frame, and the normal that faces the eye."""
+    dx, dy, dz = ray
+    x, y, z = origin[0] + dx * t, origin[1] + dy * t, origin[2] + dz * t
+    lx, ly, lz = _local(p, x, y, z)
+    nx, ny, nz = _normal(p, lx, ly, lz, x, z, ground)
+    if nx * dx + ny * dy + nz * dz > 0:
+        nx, ny, nz = -nx, -ny, -nz
+    return (x, y, z), (lx, ly, lz), (nx, ny, nz)
+
+
+@compiled
+def leader(i, j, owner):
+    """The pixel whose lights this one takes: shadows vary slowly, so of a surface every second one, else itself."""
+    ii, jj = i & ~1, j & ~1
+    return (ii, jj) if owner[ii, jj] == owner[i, j] else (i, j)
+
+
+@compiled
+def colour_of(p, m, ray, t, place, local, normal, lights, vis, air, out, colour):
+    """Fill colour (3 numbers) of a surface by what `lit` found there; `out` is room for three more."""
+    dx, dy, dz = ray
+    x, y, z = place
+    lx, ly, lz = local
+    nx, ny, nz = normal
+    count = lights.shape[0]
+    length = math.sqrt(dx * dx + dy * dy + dz * dz)
+    u, v = _face(p, lx, ly, lz)
+    qx, qy, qz = lx * p[12], ly * p[13], lz * p[14]
+    paint(m, qx, qy, qz, u, v, out)
+    if m[13] > 0:
+        s = m[1] * 5
+        nx += m[13] * (noise(qx * s, qy * s, qz * s, 11) - 0.5)
+        ny += m[13] * (noise(qx * s, qy * s, qz * s, 12) - 0.5)
+        nz += m[13] * (noise(qx * s, qy * s, qz * s, 13) - 0.5)
+        r = 1.0 / math.sqrt(nx * nx + ny * ny + nz * nz + 1e-9)
+        nx, ny, nz = nx * r, ny * r, nz * r
+    open_ = vis[count]
+    sky_share = 0.5 + 0.5 * ny
+    for c in range(3):
+        colour[c] = out[c] * (m[14] + open_ * (air[16 + c] * sky_share + air[19 + c] * (1 - sky_share)))
+    for k in range(count):
+        seen = vis[k]
+        if seen == 0:
+            continue
+        g = lights[k]
+        ux, uy, uz, fall = g[1], g[2], g[3], 1.0
+        if g[0] > 0:
+            ux, uy, uz = ux - x, uy - y, uz - z
+            dd = ux * ux + uy * uy + uz * uz
+            fall = 1.0 / (1.0 + dd / (g[7] * g[7]))
+            r = 1.0 / math.sqrt(dd + 1e-9)
+            ux, uy, uz = ux * r, uy * r, uz * r
+        cosine = ux * nx + uy * ny + uz * nz
+        if cosine <= 0:
+            continue
+        hx, hy, hz = ux - dx / length, uy - dy / length, uz - dz / length
+        r = 1.0 / math.sqrt(hx * hx + hy * hy + hz * hz + 1e-9)
+        spark = m[11] * max(0.0, (hx * nx + hy * ny + hz * nz) * r) ** m[12] if m[11] > 0 else 0.0
+        for c in range(3):
+            colour[c] += seen * fall * g[4 + c] * (out[c] * cosine + spark)
+    if air[3] > 0:
+        k = 1.0 - math.exp(-air[3] * t * length)
+        for c in range(3):
+            colour[c] = colour[c] * (1 - k) + air[c] * k
+
+
+@compiled
 def shade(depth, owner, shapes, materials, lights, air, origin, turn, focal, ground):
     """Linear colour (H×W×3 float32, roughly 0..1 and above) of what `trace` found."""
     height, width = depth.shape
     colour = np.zeros((height, width, 3), np.float32)
-    count = lights.shape[0]
-    vis = np.ones((height, width, count + 1), np.float32)
+    vis = np.ones((height, width, lights.shape[0] + 1), np.float32)
     casters = np.array([n for n in range(shapes.shape[0]) if shapes[n, 19] > 0], np.int64)
-    cx, cy = 0.5 * (width - 1), 0.5 * (height - 1)
     out = np.zeros(3, np.float32)
     for i in range(height):
         for j in range(width):
-            a, b = (j - cx) / focal, (cy - i) / focal
-            dx = turn[0, 0] * a + turn[0, 1] * b + turn[0, 2]
-            dy = turn[1, 0] * a + turn[1, 1] * b + turn[1, 2]
-            dz = turn[2, 0] * a + turn[2, 1] * b + turn[2, 2]
-            n = owner[i, j]
-            if n < 0:
-                sky(dx, dy, dz, air, out)
-                colour[i, j] = out
+            ray = direction(i, j, height, width, turn, focal)
+            if owner[i, j] < 0:
+                sky(ray[0], ray[1], ray[2], air, colour[i, j])
                 continue
-            t = depth[i, j]
-            p = shapes[n]
+            p, t = shapes[owner[i, j]], depth[i, j]
             m = materials[int(p[17])]
-            x, y, z = origin[0] + dx * t, origin[1] + dy * t, origin[2] + dz * t
-            lx, ly, lz = _local(p, x, y, z)
-            nx, ny, nz = _normal(p, lx, ly, lz, x, z, ground)
-            length = math.sqrt(dx * dx + dy * dy + dz * dz)
-            if nx * dx + ny * dy + nz * dz > 0:
-                nx, ny, nz = -nx, -ny, -nz
-            # Shadows vary slowly: every second pixel of a surface takes its neighbour's.
-            ii, jj = i & ~1, j & ~1
-            if (ii != i or jj != j) and owner[ii, jj] == n:
-                vis[i, j] = vis[ii, jj]
-            else:
-                _lit(shapes, materials, casters, x, y, z, nx, ny, nz, lights, air, vis[i, j])
-            u, v = _face(p, lx, ly, lz)
-            qx, qy, qz = lx * p[12], ly * p[13], lz * p[14]
-            paint(m, qx, qy, qz, u, v, out)
-            if m[13] > 0:
-                s = m[1] * 5
-                nx += m[13] * (noise(qx * s, qy * s, qz * s, 11) - 0.5)
-                ny += m[13] * (noise(qx * s, qy * s, qz * s, 12) - 0.5)
-                nz += m[13] * (noise(qx * s, qy * s, qz * s, 13) - 0.5)
-                r = 1.0 / math.sqrt(nx * nx + ny * ny + nz * nz + 1e-9)
-                nx, ny, nz = nx * r, ny * r, nz * r
-            open_ = vis[i, j, count]
-            sky_share = 0.5 + 0.5 * ny
-            for c in range(3):
-                colour[i, j, c] = out[c] * (m[14] + open_ * (air[16 + c] * sky_share + air[19 + c] * (1 - sky_share)))
-            for k in range(count):
-                seen = vis[i, j, k]
-                if seen == 0:
-                    continue
-                g = lights[k]
-                ux, uy, uz, fall = g[1], g[2], g[3], 1.0
-                if g[0] > 0:
-                    ux, uy, uz = ux - x, uy - y, uz - z
-                    dd = ux * ux + uy * uy + uz * uz
-                    fall = 1.0 / (1.0 + dd / (g[7] * g[7]))
-                    r = 1.0 / math.sqrt(dd + 1e-9)
-                    ux, uy, uz = ux * r, uy * r, uz * r
-                cosine = ux * nx + uy * ny + uz * nz
-                if cosine <= 0:
-                    continue
-                hx, hy, hz = ux - dx / length, uy - dy / length, uz - dz / length
-                r = 1.0 / math.sqrt(hx * hx + hy * hy + hz * hz + 1e-9)
-                spark = m[11] * max(0.0, (hx * nx + hy * ny + hz * nz) * r) ** m[12] if m[11] > 0 else 0.0
-                for c in range(3):
-                    colour[i, j, c] += seen * fall * g[4 + c] * (out[c] * cosine + spark)
-            if air[3] > 0:
-                k = 1.0 - math.exp(-air[3] * t * length)
-                for c in range(3):
-                    colour[i, j, c] = colour[i, j, c] * (1 - k) + air[c] * k
+            place, local, normal = surface(p, ray, t, origin, ground)
+            first_i, first_j = leader(i, j, owner)
+            if first_i == i and first_j == j:
+                lit(shapes, materials, casters, place, normal, lights, air, vis[i, j])
+            colour_of(p, m, ray, t, place, local, normal, lights, vis[first_i, first_j], air, out, colour[i, j])
     return colour

@@ -10,6 +10,12 @@ compiled = njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
 
 
 @compiled
+def floor(x):
+    """The whole number below; `math.floor` is none on a GPU."""
+    return int(math.floor(x))  # noqa: RUF046
+
+
+@compiled
 def hashed(x, y, z, seed):
     """Integers to a float in 0..1 that looks random."""
     h = (x * 0x8DA6B343 + y * 0xD8163841 + z * 0xCB1AB31F + seed * 0x9E3779B1) & 0xFFFFFFFF
@@ -21,7 +27,7 @@ def hashed(x, y, z, seed):
 @compiled
 def noise(x, y, z, seed):
     """Smooth value noise in 0..1 with one feature per unit."""
-    i, j, k = math.floor(x), math.floor(y), math.floor(z)
+    i, j, k = floor(x), floor(y), floor(z)
     u, v, w = x - i, y - j, z - k
     u, v, w = u * u * (3 - 2 * u), v * v * (3 - 2 * v), w * w * (3 - 2 * w)
     a = hashed(i, j, k, seed) * (1 - u) + hashed(i + 1, j, k, seed) * u
@@ -33,7 +39,7 @@ def noise(x, y, z, seed):
 
 @compiled
 def flat_noise(x, y, seed):
-    i, j = math.floor(x), math.floor(y)
+    i, j = floor(x), floor(y)
     u, v = x - i, y - j
     u, v = u * u * (3 - 2 * u), v * v * (3 - 2 * v)
     a = hashed(i, j, 0, seed) * (1 - u) + hashed(i + 1, j, 0, seed) * u
@@ -81,12 +87,12 @@ def is_hole(m, x, y, z):
         return noise(x * s, y * s, z * s, seed) > m[17]
     if kind == 2:
         u, v = x * s + z * s, y * s
-        return (u - math.floor(u)) > m[17] and (v - math.floor(v)) > m[17]
+        return (u - floor(u)) > m[17] and (v - floor(v)) > m[17]
     if kind == 3:
-        u = hashed(math.floor((x + z) * s), 0, 0, seed)
+        u = hashed(floor((x + z) * s), 0, 0, seed)
         return u < m[17] or y > 0.3 + 1.4 * u - 1.0
     u = x * s + z * s
-    return (u - math.floor(u)) > m[17]
+    return (u - floor(u)) > m[17]
 
 
 @compiled
@@ -108,24 +114,24 @@ def paint(m, x, y, z, u, v, out):
     elif kind == 1:  # clouds
         _blend(m, 2.5 * (grain - 0.3), out)
     elif kind == 2:  # checks
-        _blend(m, 0.85 * ((math.floor(u) + math.floor(v)) & 1) + 0.15 * grain, out)
+        _blend(m, 0.85 * ((floor(u) + floor(v)) & 1) + 0.15 * grain, out)
     elif kind == 3:  # bricks
-        row = math.floor(v * 2.5)
+        row = floor(v * 2.5)
         w = u + 0.5 * (int(row) & 1)
-        du, dv = w - math.floor(w), v * 2.5 - row
+        du, dv = w - floor(w), v * 2.5 - row
         if du < 0.05 or dv < 0.1:
             for c in range(3):
                 out[c] = m[8 + c]
         else:
-            _blend(m, 0.7 * hashed(math.floor(w), int(row), 0, seed) + 0.3 * grain, out)
+            _blend(m, 0.7 * hashed(floor(w), int(row), 0, seed) + 0.3 * grain, out)
     elif kind == 4:  # planks with grain
-        row = math.floor(v)
-        k = 0.5 * hashed(row, math.floor(u * 0.2 + row * 0.37), 1, seed)
+        row = floor(v)
+        k = 0.5 * hashed(row, floor(u * 0.2 + row * 0.37), 1, seed)
         k += 0.6 * flat_noise(u * 0.5 + row * 7, v * 9, seed) * flat_noise(u * 2, v * 30, seed + 1) + 0.2 * grain
         _blend(m, k if v - row > 0.03 else 1.0, out)
     elif kind == 5:  # stripes
         w = u + 0.3 * m[13] * grain
-        k = w - math.floor(w)
+        k = w - floor(w)
         _blend(m, 1.0 if k < 0.5 else 0.0, out)
         if 0.5 < k < 0.62:
             for c in range(3):
@@ -133,22 +139,22 @@ def paint(m, x, y, z, u, v, out):
     elif kind == 6:  # marble
         _blend(m, 0.5 + 0.5 * math.sin(6.0 * u + 14.0 * grain), out)
     elif kind == 7:  # tiles
-        du, dv = u - math.floor(u), v - math.floor(v)
+        du, dv = u - floor(u), v - floor(v)
         if min(du, dv) < 0.04:
             for c in range(3):
                 out[c] = m[8 + c]
         else:
-            _blend(m, 0.5 * hashed(math.floor(u), math.floor(v), 2, seed) + 0.3 * grain, out)
+            _blend(m, 0.5 * hashed(floor(u), floor(v), 2, seed) + 0.3 * grain, out)
     elif kind == 8:  # printed lines of text
-        row = math.floor(v * 6)
-        word = hashed(math.floor(u * 9), int(row), 3, seed)
+        row = floor(v * 6)
+        word = hashed(floor(u * 9), int(row), 3, seed)
         ink = word > 0.3 and v * 6 - row > 0.4 and hashed(int(row), 5, 0, seed) > 0.2
         _blend(m, 1.0 if ink else 0.0, out)
-        if hashed(math.floor(u), math.floor(v), 4, seed) > 0.8:
+        if hashed(floor(u), floor(v), 4, seed) > 0.8:
             for c in range(3):
                 out[c] = m[8 + c]
     elif kind == 9:  # spots
-        i, j = math.floor(u), math.floor(v)
+        i, j = floor(u), floor(v)
         du = u - i - 0.25 - 0.5 * hashed(i, j, 6, seed)
         dv = v - j - 0.25 - 0.5 * hashed(i, j, 7, seed)
         _blend(m, 1.0 if du * du + dv * dv < 0.03 + 0.1 * hashed(i, j, 8, seed) else 0.2 * grain, out)
@@ -164,16 +170,16 @@ def paint(m, x, y, z, u, v, out):
             out[c] = m[2 + c]
         for level in range(3):
             f = 0.7 * (1.9**level)
-            i, j = math.floor(u * f), math.floor(v * f)
+            i, j = floor(u * f), floor(v * f)
             h = hashed(i, j, 10 + level, seed)
             du, dv = u * f - i - 0.5, v * f - j - 0.5
             if h > 0.4 and (h > 0.7 or du * du + dv * dv < 0.2):
                 for c in range(3):
                     out[c] = 0.1 + 0.8 * hashed(i, j, 20 + level * 3 + c, seed)
     elif kind == 13:  # facade with windows
-        du, dv = u - math.floor(u), v - math.floor(v)
+        du, dv = u - floor(u), v - floor(v)
         if 0.25 < du < 0.75 and 0.25 < dv < 0.8:
-            h = hashed(math.floor(u), math.floor(v), 9, seed)
+            h = hashed(floor(u), floor(v), 9, seed)
             for c in range(3):
                 out[c] = m[8 + c] * (0.5 + h)
         else:
@@ -184,7 +190,7 @@ def paint(m, x, y, z, u, v, out):
         _blend(m, 0.6 * noise(x * 9, y * 9, z * 9, seed) + 0.5 * grain, out)
         w = abs(x) * s
         along = z * s * 0.5
-        if abs(w - 1.0) < 0.03 or (w < 0.03 and along - math.floor(along) < 0.5):
+        if abs(w - 1.0) < 0.03 or (w < 0.03 and along - floor(along) < 0.5):
             for c in range(3):
                 out[c] = m[8 + c]
 
