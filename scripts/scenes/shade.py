@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from scripts.scenes.raytrace import BALL, BOX, FAR, PLANE, TERRAIN, TUBE, direction, first
-from scripts.scenes.texture import compiled, height_at, noise, paint, sky
+from scripts.scenes.texture import compiled, height_at, joined, noise, paint, sky
 
 
 @compiled
@@ -105,7 +105,7 @@ def lit(shapes, materials, casters, place, normal, lights, air, vis):
     vis[count] = 1.0 - air[22] * min(0.85, shade)
 
 
-@compiled
+@joined
 def surface(p, ray, t, origin, ground):
     """Where a ray meets a shape: in the world, in the shape's own frame, and the normal that faces the eye."""
     dx, dy, dz = ray
@@ -124,7 +124,7 @@ def leader(i, j, owner):
     return (ii, jj) if owner[ii, jj] == owner[i, j] else (i, j)
 
 
-@compiled
+@joined
 def colour_of(p, m, ray, t, place, local, normal, lights, vis, air, out, colour):
     """Fill colour (3 numbers) of a surface by what `lit` found there; `out` is room for three more."""
     dx, dy, dz = ray

@@ -6,7 +6,9 @@ import math
 
 from numba import njit
 
-compiled = njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
+OPTIONS = {"cache": True, "fastmath": True, "nogil": True, "error_model": "numpy"}
+compiled = njit(**OPTIONS)
+joined = njit(inline="always", **OPTIONS)  # large functions, which LLVM would call at every pixel
 
 
 @compiled
