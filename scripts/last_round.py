@@ -2,11 +2,11 @@
 
     python scripts/last_round.py --start sixth.safetensors --weights seventh.safetensors --seed 2
 
-`train_tiny.py` ends with two of them. Processes render scenes while the device trains on those it was given before,
-full size from the first step to the last. Crops, colours, the passes and both optimizers run on the device; there the
-network and the loss are compiled for each picture size (which takes Triton, a C compiler and a minute or two), and a
-whole step is a CUDA graph. The learning rate rises, stays and falls to nothing with the share of the steps. It runs
-without a GPU as well, for days.
+`train_tiny.py` ends with three of them. Processes render scenes while the device trains on those it was given before,
+full size from the first step to the last. Views, colours, the passes and both optimizers run on the device; there the
+network and the loss are compiled for each picture size (which takes Triton, a C compiler and a minute or two, in which
+the device draws scenes), and a whole step is a CUDA graph. The learning rate rises, stays and falls to nothing with the
+share of the steps. It runs without a GPU as well, for days.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ import argparse
 import itertools
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,10 +35,11 @@ from scripts.compilable import compilable
 from scripts.scene_pool import SIDE
 from scripts.scene_ring import Ring
 
-ROUNDS, BATCH = (12_000, 24_000), 128  # steps of the rounds, each with the next seed; pictures in a step
+ROUNDS, BATCH = (12_000, 24_000, 40_000), 128  # steps of the rounds, each with the next seed; pictures in a step
 RATE, RISE, FALL = 2e-3, 0.02, 0.7  # the highest rate; the shares of the steps in which it rises and falls
-AT_ONCE, MORE = 4_500, 2  # scenes to begin with; room for so many more with each step
+AT_ONCE, MORE = 4_500, 3  # scenes to begin with; room for so many more with each step
 INERTIA = 0.999  # of the running mean
+TURN, STRETCH, ZOOM = 0.06, 0.05, 0.7  # of a view: deviations of the angle and of the log of its height; the least part
 LANES = 6  # streams beside each other
 PLACES, PART = 8_192, 256  # scenes that wait for the device; those it is given at once
 SEED = 1
@@ -108,7 +111,7 @@ class Store:
 
     def __init__(self, options: argparse.Namespace):
         self.ring, self.device = Ring(options.ring, PLACES, options.workers, "w+"), options.device
-        self.ring.lent[0] = self.device.type == "cuda"
+        self.ring.lent[0] = options.workers if self.device.type == "cuda" else 0
         self.crew = self.ring.start(options.seed * APART)
         self.rng = np.random.default_rng(options.seed)
         self.capacity = -(-(AT_ONCE + MORE * options.steps) // PART) * PART
@@ -116,22 +119,34 @@ class Store:
         self.inverse = torch.empty((self.capacity, SIDE, SIDE), dtype=torch.float16, device=self.device)
         self.mean, self.std = (values.to(self.device) for values in (scene_pool.MEAN, scene_pool.STD))
         self.side = torch.cuda.Stream() if self.device.type == "cuda" else None
-        self.count = 0
+        self.count, self.closed, self.taking = 0, False, threading.Lock()
+        self.hand = ThreadPoolExecutor(1)
+        self.taker = self.hand.submit(self._take_all)
 
     def close(self) -> None:
         """No more scenes."""
+        self.closed = True
+        self.hand.shutdown()
         self.crew.terminate()
         self.crew.join()
         self.ring.remove()
 
-    def wait(self, least: int = 0) -> None:
-        """Take what is rendered and draw from all of it from now on; return when there are `least`."""
-        while True:
-            while self.count < self.capacity and self.ring.ready() >= self.count + PART:
-                self._take()
-            if self.count >= least:
+    def wait(self, least: int) -> None:
+        """Return when there are at least so many."""
+        while self.count < least:
+            if self.taker.done():
+                self.taker.result()
                 return
             time.sleep(0.1)
+
+    def _take_all(self) -> None:
+        """Take what is rendered, in a thread of its own, as far as there is room; from then on it is drawn from."""
+        while self.count < self.capacity and not self.closed:
+            if self.ring.ready() >= self.count + PART:
+                with self.taking:
+                    self._take()
+            else:
+                time.sleep(0.05)
 
     def _take(self) -> None:
         here = slice(self.count, self.count + PART)
@@ -145,25 +160,37 @@ class Store:
         self.ring.taken[0] = self.count
 
     def draw(self, shape: Shape) -> scene_pool.Batch:
-        """Random crops of one random scale, spoilt further; see `scene_pool.draw`."""
-        h, w = shape.height, shape.width
-        zoom = self.rng.uniform(0.75, 1) * SIDE / max(h, w)
-        high, wide = round(h * zoom), round(w * zoom)
+        """Random views of random scenes, spoilt further; see `scene_pool.draw`."""
+        chosen = torch.randint(self.count, (BATCH,), device=self.device)
+        places = F.affine_grid(self._views(shape), [BATCH, 3, shape.height, shape.width], align_corners=False)
+        sharp = self.rng.random() < 0.5  # photos reach the network both soft and sharp
+        pictures = F.grid_sample(self.rgb[chosen].permute(0, 3, 1, 2).float() / 255, places,
+                                 "bicubic" if sharp else "bilinear", "border", align_corners=False)
+        inverse = F.grid_sample(self.inverse[chosen].float()[:, None], places, "nearest", "border", align_corners=False)
+        return scene_pool.Batch((recoloured(pictures.clamp(0, 1)) - self.mean) / self.std, inverse[:, 0])
 
-        def dice(end: int) -> torch.Tensor:
-            return torch.randint(end, (BATCH, 1, 1), device=self.device)
+    def _views(self, shape: Shape) -> torch.Tensor:
+        """For each picture a part of a scene, somewhat turned and stretched, half of them mirrored; N×2×3.
 
-        rows = dice(SIDE - high + 1) + torch.arange(high, device=self.device)[:, None]
-        columns = torch.arange(wide, device=self.device)
-        columns = dice(SIDE - wide + 1) + torch.where(dice(2) > 0, columns, wide - 1 - columns)
-        chosen = dice(self.count)
-        pictures = self.rgb[chosen, rows, columns].permute(0, 3, 1, 2).float() / 255
-        inverse = self.inverse[chosen, rows, columns].float()[:, None]
-        if (high, wide) != (h, w):
-            smooth = self.rng.random() < 0.5  # photos reach the network both smoothed and aliased
-            pictures = F.interpolate(pictures, (h, w), mode="bilinear", antialias=smooth)
-            inverse = F.interpolate(inverse, (h, w), mode="nearest")
-        return scene_pool.Batch((recoloured(pictures) - self.mean) / self.std, inverse[:, 0])
+        As `affine_grid` wants them: from a picture's places, -1 to 1, to the scene's.
+        """
+        def spread(low: float, high: float) -> torch.Tensor:
+            return torch.empty(BATCH, device=self.device).uniform_(low, high)
+
+        def normal(deviation: float) -> torch.Tensor:
+            return torch.randn(BATCH, device=self.device) * deviation
+
+        angle, stretch, zoom = normal(TURN), normal(STRETCH).exp(), spread(ZOOM, 1)
+        wide = zoom * shape.width / max(shape.width, shape.height)
+        high = zoom * shape.height / max(shape.width, shape.height) * stretch
+        c, s = angle.cos(), angle.sin()
+        reach_x, reach_y = wide * c + high * s.abs(), wide * s.abs() + high * c
+        within = torch.maximum(reach_x, reach_y).clamp(min=1)  # nothing from outside the scene
+        wide, high, reach_x, reach_y = (length / within for length in (wide, high, reach_x, reach_y))
+        mirror = torch.where(spread(0, 1) < 0.5, -1.0, 1.0)
+        across = torch.stack((wide * c * mirror, -high * s, spread(-1, 1) * (1 - reach_x)), 1)
+        down = torch.stack((wide * s * mirror, high * c, spread(-1, 1) * (1 - reach_y)), 1)
+        return torch.stack((across, down), 1)
 
     def closing(self, batches: int = 40) -> Iterator[torch.Tensor]:
         """The pictures whose statistics the batch norms keep."""
@@ -226,8 +253,7 @@ class Trainer:
         if self.device.type != "cuda":
             return
         for shape in SHAPES:
-            self.graphs[shape] = self._captured(shape)
-            store.wait()
+            self.graphs[shape] = self._captured(shape, store.taking)
         store.ring.lent[0] = 0
         for module in (self.network, self.mean):
             module.load_state_dict(self.weights)
@@ -235,7 +261,7 @@ class Trainer:
             value.zero_()
         self.total.zero_()
 
-    def _captured(self, shape: Shape) -> tuple[torch.cuda.CUDAGraph, torch.Tensor, torch.Tensor]:
+    def _captured(self, shape: Shape, alone: threading.Lock) -> tuple[torch.cuda.CUDAGraph, torch.Tensor, torch.Tensor]:
         """The graph of a step, and the tensors from which it takes pictures and inverse depth."""
         pictures = torch.randn((BATCH, 3, shape.height, shape.width), device=self.device, dtype=torch.bfloat16)
         pictures = pictures.contiguous(memory_format=torch.channels_last)
@@ -248,7 +274,7 @@ class Trainer:
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
         memory = next((other.pool() for other, *_ in self.graphs.values()), None)
-        with torch.cuda.graph(graph, pool=memory):
+        with alone, torch.cuda.graph(graph, pool=memory):  # others' copies would be recorded, or forbidden
             self._move(pictures, inverse)
         return graph, pictures, inverse
 

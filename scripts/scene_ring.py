@@ -1,7 +1,7 @@
 """Scenes rendered by many processes at once, in shared memory, for a trainer that keeps them on a GPU.
 
-No disk is fast enough, and none is needed: the trainer takes a scene once, and its place is used again. While it does
-not need its GPU yet, it lends it to them.
+No disk is fast enough, and none is needed: the trainer takes a scene once, and its place is used again. It lends its
+GPU to them, above all while it does not need it yet.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -43,7 +42,8 @@ class Ring:
         self.inverse = mapped("inverse.f16", np.float16, places, SIDE, SIDE)
         self.done = mapped("done.i64", np.int64, workers)  # scenes rendered by each worker
         self.taken = mapped("taken.i64", np.int64, 1)
-        self.lent = mapped("lent.i64", np.int64, 1)  # not 0 while the GPU draws
+        self.lent = mapped("lent.i64", np.int64, 1)  # so many workers may draw on the GPU
+        self.proven = mapped("proven.i64", np.int64, 1)  # 1 once it has drawn a scene, so that the others may
         self._gpu: ModuleType | None = None
 
     def ready(self) -> int:
@@ -52,22 +52,27 @@ class Ring:
 
     def put(self, first: int, n: int) -> None:
         """Render scene n into its place."""
-        picture = scenes.render(seed_of(first, n), SIDE, SIDE, self._drawing())
+        seed = seed_of(first, n)
+        picture = self._drawn(seed, n % self.workers)
         self.rgb[n % self.places] = picture.rgb
         self.inverse[n % self.places] = inverse_depth(picture.depth)
         self.done[n % self.workers] += 1
 
-    def _drawing(self) -> Callable:
-        """Who draws the next scene: the GPU as long as it is lent, afterwards this processor."""
-        if self.lent[0]:
-            from scripts.scenes import device
+    def _drawn(self, seed: int, worker: int) -> scenes.Picture:
+        """By the GPU as long as it is lent and does what it is told, else by this processor."""
+        if worker < self.lent[0] and self.proven[0]:
+            try:
+                from scripts.scenes import device
 
-            self._gpu = device
-            return device.draw
-        if self._gpu is not None:
+                self._gpu = device
+                return scenes.render(seed, SIDE, SIDE, device.draw)
+            except Exception as error:  # its memory is full, say
+                self.proven[0] = 0
+                print(f"Scenes are drawn by the processors alone from now on: {error}", flush=True)
+        elif self._gpu is not None:
             self._gpu.close()
             self._gpu = None
-        return scenes.draw
+        return scenes.render(seed, SIDE, SIDE)
 
     def remove(self) -> None:
         """Give the memory back, when nobody works with it any more."""
@@ -83,34 +88,29 @@ class Ring:
 
 
 def _crew(folder: Path, places: int, workers: int, first: int) -> None:
-    """Compile the renderer once, then work as many processes, which give way to the training."""
+    """Compile the renderer once, then work as many processes, which give way to all others."""
     parent = os.getppid()
-    os.nice(5)
+    os.nice(19)
+    ring, context = Ring(folder, places, workers), multiprocessing.get_context("fork")
+    if ring.lent[0]:  # tried in a process of its own, since one that has used a GPU cannot be forked
+        apart = multiprocessing.get_context("spawn")
+        apart.Process(target=_try_gpu, args=(folder, places, workers), daemon=True).start()
     for n in range(len(KINDS)):
         scenes.render(seed_of(first, n), 32, 32)
-    ring, context = Ring(folder, places, workers), multiprocessing.get_context("fork")
-    if ring.lent[0] and not _gpu_draws():
-        ring.lent[0] = 0
     for k in range(1, workers):
         context.Process(target=_fill, args=(ring, first, k, os.getpid()), daemon=True).start()
     _fill(ring, first, 0, parent)
 
 
-def _gpu_draws() -> bool:
-    """Compile for the GPU in a process of its own, since one that has used it cannot be forked."""
-    trial = multiprocessing.get_context("spawn").Process(target=_draw_one)
-    trial.start()
-    trial.join()
-    return trial.exitcode == 0
-
-
-def _draw_one() -> None:
+def _try_gpu(folder: Path, places: int, workers: int) -> None:
+    """Compile for the GPU and draw one scene there."""
     try:
         from scripts.scenes import device
 
         scenes.render(0, SIDE, SIDE, device.draw)
     except Exception as error:  # a GPU that numba cannot use is no reason not to train on it
         raise SystemExit(f"Scenes are drawn by the processors alone: {str(error).strip().splitlines()[0]}") from None
+    Ring(folder, places, workers).proven[0] = 1
 
 
 def _fill(ring: Ring, first: int, k: int, parent: int) -> None:

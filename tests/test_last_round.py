@@ -6,6 +6,8 @@ import argparse
 import os
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -76,32 +78,62 @@ def test_no_scene_of_the_last_round_was_trained_on_before_or_is_held_out():
 class Gpu:
     """Draws nothing but a grey wall one metre away."""
 
-    closed = 0
+    def __init__(self):
+        self.closed, self.full = 0, False
 
-    @staticmethod
-    def draw(scene, height, width):
+    def draw(self, scene, height, width):
+        if self.full:
+            raise RuntimeError("out of memory")
         return np.full((height, width, 3), 0.5, np.float32), np.ones((height, width), np.float32)
 
-    @classmethod
-    def close(cls):
-        cls.closed += 1
+    def close(self):
+        self.closed += 1
 
 
-def test_a_lent_gpu_draws_until_it_is_needed(ring, monkeypatch):
-    monkeypatch.setitem(sys.modules, "scripts.scenes.device", Gpu)
-    monkeypatch.setattr(scenes, "device", Gpu, raising=False)
-    ring.lent[0] = 1
-    ring.put(0, 0)
-    assert (ring.inverse[0] == 1).all()
+@pytest.fixture
+def gpu(ring, monkeypatch) -> Gpu:
+    """Lent to the ring, and proven."""
+    gpu = Gpu()
+    monkeypatch.setitem(sys.modules, "scripts.scenes.device", gpu)
+    monkeypatch.setattr(scenes, "device", gpu, raising=False)
+    ring.lent[0] = ring.proven[0] = 1
+    return gpu
+
+
+def drawn_there(ring: Ring, n: int = 0) -> bool:
+    """Whether the GPU draws scene n."""
+    ring.put(0, n)
+    return bool((ring.inverse[n % ring.places] == 1).all())
+
+
+def test_a_lent_gpu_draws_until_it_is_needed(ring, gpu):
+    assert drawn_there(ring)
     ring.lent[0] = 0
-    ring.put(0, 1)
-    ring.put(0, 2)
-    assert len(np.unique(ring.inverse[0])) > 2 and Gpu.closed == 1
+    assert not drawn_there(ring, 1) and not drawn_there(ring, 2) and gpu.closed == 1
+
+
+def test_a_gpu_that_was_not_proven_does_not_draw(ring, gpu):
+    ring.proven[0] = 0
+    assert not drawn_there(ring)
+
+
+def test_a_gpu_draws_for_so_many_workers(ring, gpu):
+    ring.workers, ring.done = 2, np.zeros(2, np.int64)
+    assert drawn_there(ring, 0) and not drawn_there(ring, 1)
+
+
+def test_where_a_gpu_fails_the_processors_draw(ring, gpu, capsys):
+    gpu.full = True
+    assert not drawn_there(ring) and "out of memory" in capsys.readouterr().out
+    gpu.full = False
+    assert not drawn_there(ring)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="here is a GPU")
-def test_without_a_gpu_nothing_is_drawn_there():
-    assert not scene_ring._gpu_draws()
+def test_without_a_gpu_nothing_is_proven(ring):
+    with pytest.raises(SystemExit, match="Scenes are drawn by the processors alone"):
+        scene_ring._try_gpu(ring.folder, ring.places, ring.workers)
+    assert ring.proven[0] == 0
 
 
 @pytest.mark.slow
@@ -150,22 +182,71 @@ def test_some_pictures_are_mirrored_and_some_are_not(store):
     assert min(slopes) < -0.3 and max(slopes) > 0.3
 
 
+def test_views_lie_within_their_scene(store):
+    theta = torch.cat([store._views(SMALL) for _ in range(30)])
+    assert (theta.abs().sum(2) <= 1 + 1e-6).all()
+
+
+def test_views_show_most_of_their_scene(store):
+    theta = torch.cat([store._views(SMALL) for _ in range(30)])
+    wide, high = theta[:, :, 0].norm(dim=1), theta[:, :, 1].norm(dim=1)
+    assert 0.6 < wide.min() < 0.75 and 0.95 < wide.max() <= 1
+    assert (high / wide).mean() == pytest.approx(96 / 128, rel=0.02)
+
+
+def test_views_are_turned_a_little_and_half_of_them_mirrored(store):
+    theta = torch.cat([store._views(SMALL) for _ in range(30)])
+    assert torch.atan2(theta[:, 0, 1].abs(), theta[:, 1, 1]).mean() == pytest.approx(0.8 * last_round.TURN, rel=0.2)
+    assert (theta[:, 0, 0] < 0).float().mean() == pytest.approx(0.5, abs=0.1)
+
+
 def test_only_scenes_that_are_here_are_drawn(store):
     store.count = 1
     assert store.draw(SMALL).inverse.amax((1, 2)).min() > 0.5
 
 
-@pytest.mark.parametrize(("capacity", "count"), [(12, 8), (4, 4)])
-def test_scenes_are_taken_in_parts_as_far_as_there_is_room(ring, store, monkeypatch, capacity, count):
+@pytest.fixture
+def taking(ring, store, monkeypatch) -> Store:
+    """A store with room for four scenes that takes two at once."""
     monkeypatch.setattr(last_round, "PLACES", 2)
     monkeypatch.setattr(last_round, "PART", 2)
-    ring.ready, ring.taken = lambda: 9, np.zeros(1, np.int64)
-    store.ring, store.count, store.capacity, store.side = ring, 0, capacity, None
-    store.rgb, store.inverse = torch.zeros(capacity, 256, 256, 3, dtype=torch.uint8), torch.zeros(capacity, 256, 256)
-    store.wait(least=4)
-    assert store.count == ring.taken[0] == count
-    for scene in range(count):
-        np.testing.assert_array_equal(store.rgb[scene], ring.rgb[scene % 2])
+    ring.taken, store.ring = np.zeros(1, np.int64), ring
+    store.count, store.capacity, store.side = 0, 4, None
+    store.closed, store.taking = False, threading.Lock()
+    store.rgb, store.inverse = torch.zeros(4, 256, 256, 3, dtype=torch.uint8), torch.zeros(4, 256, 256)
+    store.hand = ThreadPoolExecutor(1)
+    yield store
+    store.closed = True
+    store.hand.shutdown()
+
+
+def test_scenes_are_taken_as_far_as_there_is_room(taking, ring):
+    ring.ready = lambda: 9
+    taking._take_all()
+    assert taking.count == ring.taken[0] == 4
+    for scene in range(4):
+        np.testing.assert_array_equal(taking.rgb[scene], ring.rgb[scene % 2])
+
+
+def test_only_whole_parts_are_taken(taking, ring):
+    ring.ready = lambda: 3
+    taking.taker = taking.hand.submit(taking._take_all)
+    taking.wait(2)
+    assert taking.count == 2
+
+
+def test_who_waits_for_scenes_hears_why_none_come(taking, ring):
+    ring.ready = lambda: 1 / 0
+    taking.taker = taking.hand.submit(taking._take_all)
+    with pytest.raises(ZeroDivisionError):
+        taking.wait(2)
+
+
+def test_who_waits_for_more_scenes_than_there_is_room_for_goes_on(taking, ring):
+    ring.ready = lambda: 9
+    taking.taker = taking.hand.submit(taking._take_all)
+    taking.wait(5)
+    assert taking.count == 4
 
 
 def test_recoloured_pictures_differ_in_colour_and_stay_within_range(store):

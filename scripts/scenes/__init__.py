@@ -93,7 +93,8 @@ def rows(s: Scene, height: int, width: int) -> Rows:
     eye = np.array(s.eye, np.float64)
     eye[1] += height_at(0.0, 0.0, s.ground)
     return Rows(np.array(s.shapes, np.float64), np.array(s.materials, np.float64),
-                np.array(s.lights, np.float64).reshape(-1, raytrace.LIGHT), s.air, s.ground, eye,
+                np.array(s.lights, np.float64).reshape(-1, raytrace.LIGHT),
+                s.air.astype(np.float64), s.ground.astype(np.float64), eye,
                 camera_turn(s.pitch, s.roll), 0.5 * max(height, width) / math.tan(math.radians(s.view) / 2))
 
 

@@ -15,29 +15,56 @@ from scripts.scenes.stage import Scene
 from scripts.scenes.texture import sky
 
 BLOCK = (8, 16)  # threads
-close = cuda.close  # gives the GPU back
+_rooms: dict[tuple[str, type], np.ndarray] = {}  # memory, here and on the device, for one scene after another
 
 
 def draw(s: Scene, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """As `scenes.draw`."""
+    """As `scenes.draw`.
+
+    All goes there in one piece and comes back in one, since processes that share a GPU wait for each other each time.
+    """
     rows = scenes.rows(s, height, width)
-    windows = np.array([window(p, rows.eye, rows.turn, rows.focal, height, width) for p in rows.shapes], np.int32)
-    casters = np.flatnonzero(rows.shapes[:, 19] > 0)
-    shapes, materials, lights, air, ground, eye, turn = map(_sent, rows[:-1])
-    depth, owner = cuda.device_array((height, width), np.float32), cuda.device_array((height, width), np.int32)
-    vis = cuda.device_array((height, width, len(rows.lights) + 1), np.float32)
-    colour = cuda.device_array((height, width, 3), np.float32)
+    windows = np.array([window(p, rows.eye, rows.turn, rows.focal, height, width) for p in rows.shapes], np.float64)
+    casters = np.flatnonzero(rows.shapes[:, 19] > 0).astype(np.float64)
+    shapes, materials, lights, air, ground, eye, turn, windows, casters = _sent(*rows[:-1], windows, casters)
+    pixels = height * width
+    found = _room("found", 4 * pixels, np.float32)
+    colour, depth = found[: 3 * pixels].reshape(height, width, 3), found[3 * pixels :].reshape(height, width)
+    owner = _room("owner", pixels, np.int32).reshape(height, width)
+    kinds = len(rows.lights) + 1
+    vis = _room("vis", kinds * pixels, np.float32).reshape(height, width, kinds)
     grid = (-(-height // BLOCK[0]), -(-width // BLOCK[1]))
-    _trace[grid, BLOCK](shapes, materials, _sent(windows), eye, turn, rows.focal, ground, depth, owner)
-    found = depth, owner, shapes, materials, lights, air, ground, eye, turn, rows.focal, vis
-    _light[grid, BLOCK](*found, _sent(casters))
-    _colour[grid, BLOCK](*found, colour)
-    return colour.copy_to_host(), np.where(owner.copy_to_host() < 0, np.float32(0), depth.copy_to_host())
+    _trace[grid, BLOCK](shapes, materials, windows, eye, turn, rows.focal, ground, depth, owner)
+    given = depth, owner, shapes, materials, lights, air, ground, eye, turn, rows.focal, vis
+    _light[grid, BLOCK](*given, casters)
+    _colour[grid, BLOCK](*given, colour)
+    back = _room("back", 4 * pixels, np.float32)
+    found.copy_to_host(back)
+    return back[: 3 * pixels].reshape(height, width, 3).copy(), back[3 * pixels :].reshape(height, width).copy()
 
 
-def _sent(array: np.ndarray):
-    """On the device, also where it is empty."""
-    return cuda.to_device(array) if array.size else cuda.to_device(np.zeros((1, *array.shape[1:]), array.dtype))[:0]
+def close() -> None:
+    """Give the GPU back."""
+    _rooms.clear()
+    cuda.close()
+
+
+def _sent(*arrays: np.ndarray) -> list[np.ndarray]:
+    """On the device, all in one."""
+    size = sum(array.size for array in arrays)
+    here, there = _room("here", size, np.float64), _room("there", size, np.float64)
+    np.concatenate([array.ravel() for array in arrays], out=here)
+    there.copy_to_device(here)
+    ends = np.cumsum([array.size for array in arrays])
+    return [there[end - array.size : end].reshape(array.shape) for array, end in zip(arrays, ends, strict=True)]
+
+
+def _room(name: str, size: int, kind: type) -> np.ndarray:
+    """Memory of at least so many numbers, the first of them; page-locked where it is the host's."""
+    if len(_rooms.get((name, kind), ())) < size:
+        new = cuda.pinned_array if name in ("here", "back") else cuda.device_array
+        _rooms[name, kind] = new(2 * size, kind)
+    return _rooms[name, kind][:size]
 
 
 @cuda.jit(fastmath=True, cache=True)
@@ -82,6 +109,7 @@ def _colour(depth, owner, shapes, materials, lights, air, ground, eye, turn, foc
     ray = direction(i, j, height, width, turn, focal)
     if owner[i, j] < 0:
         sky(ray[0], ray[1], ray[2], air, colour[i, j])
+        depth[i, j] = 0.0
         return
     p, t = shapes[owner[i, j]], depth[i, j]
     place, local, normal = surface(p, ray, t, eye, ground)

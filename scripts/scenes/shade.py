@@ -81,7 +81,7 @@ def lit(shapes, materials, casters, place, normal, lights, air, vis):
         vis[k] = 1.0
     shade = 0.0
     for q in range(casters.shape[0]):
-        p = shapes[casters[q]]
+        p = shapes[int(casters[q])]
         ax, ay, az = p[9] - o[0], p[10] - o[1], p[11] - o[2]
         dd = ax * ax + ay * ay + az * az
         rr = p[15] * p[15]
