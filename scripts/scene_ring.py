@@ -18,7 +18,7 @@ from scripts import scenes
 from scripts.scene_pool import SCENES, SIDE, inverse_depth
 
 TRIES = 4  # numbers a scene may choose from, so that thinned-out kinds leave no gap
-KINDS = (0,) * 11 + (scenes.CLOSE,) * 3 + (scenes.NEARBY,) * 6  # in turn: all kinds, close views of rooms, nearby views
+KINDS = (0,) * 13 + (scenes.CLOSE,) * 2 + (scenes.NEARBY,) * 5  # in turn: all kinds, close views of rooms, nearby views
 
 
 def seed_of(first: int, n: int) -> int:

@@ -61,7 +61,7 @@ def test_workers_go_on_once_places_are_free_and_end_with_their_parent(tmp_path, 
 
 def test_kinds_come_in_turn_and_thinned_out_ones_leave_no_gap():
     kinds = [scenes.compose(scene_ring.seed_of(0, n))[1] for n in range(20)]
-    assert kinds[11:] == ["closeup"] * 3 + ["nearby"] * 6
+    assert kinds[13:] == ["closeup"] * 2 + ["nearby"] * 5
     seeds = [scene_ring.seed_of(0, n) for n in range(20)]
     assert len(set(seeds)) == 20 and all(map(scenes.is_used, seeds))
 

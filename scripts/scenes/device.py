@@ -61,7 +61,7 @@ def _sent(*arrays: np.ndarray) -> list[np.ndarray]:
 
 def _room(name: str, size: int, kind: type) -> np.ndarray:
     """Memory of at least so many numbers, the first of them; page-locked where it is the host's."""
-    if len(_rooms.get((name, kind), ())) < size:
+    if (name, kind) not in _rooms or _rooms[name, kind].size < size:
         new = cuda.pinned_array if name in ("here", "back") else cuda.device_array
         _rooms[name, kind] = new(2 * size, kind)
     return _rooms[name, kind][:size]
