@@ -3,8 +3,9 @@
 Where most weights belong to matrix products (transformers), these are computed in eight bits with the range of
 the activations found anew at each call; all else stays in float32. Where most belong to convolutions, the ranges
 must be known beforehand: they are taken from made-up pictures with the statistics of photographs, which did as
-well as photographs when it was measured (docs/SPEED.md). The first convolution, which sees the picture itself,
-stays in float32: it is cheap, and eight bits there cost the most. Weights have a scale per output channel.
+well as photographs when it was measured (docs/SPEED.md). The first three convolutions, next to the picture,
+stay in float32: they are cheap, and eight bits there cost the most. Weights have a scale per output channel.
+Processors whose products of eight bits overflow get weights of seven.
 
 Whether it pays is decided by measuring, on the machine that will use it: a network that gains less than a tenth
 of the time, whose depth moves by more than `LOSS` of its range, or whose depth goes less together with the exact
@@ -39,13 +40,34 @@ def quantize(exported: Path, target: Path, calibration: Iterable[np.ndarray]) ->
     prepared = target.with_name("prepared.onnx")
     quant_pre_process(str(exported), str(prepared), skip_symbolic_shape=True, save_as_external_data=True,
                       all_tensors_to_one_file=True)
+    weights = {"per_channel": True, "weight_type": QuantType.QInt8, "reduce_range": overflows()}
     if _mostly_products(prepared):
-        quantize_dynamic(str(prepared), str(target), op_types_to_quantize=list(_PRODUCTS), per_channel=True,
-                         weight_type=QuantType.QInt8)
+        quantize_dynamic(str(prepared), str(target), op_types_to_quantize=list(_PRODUCTS), **weights)
     else:
         quantize_static(str(prepared), str(target), _Reader(calibration), quant_format=QuantFormat.QDQ,
-                        op_types_to_quantize=["Conv", *_PRODUCTS], nodes_to_exclude=[_first_convolution(prepared)],
-                        per_channel=True, weight_type=QuantType.QInt8, activation_type=QuantType.QUInt8)
+                        op_types_to_quantize=["Conv", *_PRODUCTS], nodes_to_exclude=_first_convolutions(prepared),
+                        activation_type=QuantType.QUInt8, **weights)
+
+
+def overflows() -> bool:
+    """Whether onnxruntime's eight-bit products lose their highest values on this processor.
+
+    x86 without VNNI adds two of them up in sixteen bits, where 255 · 127 · 2 does not fit (onnxruntime's
+    documentation, "Quantize ONNX models", on U8S8). With weights of seven bits it does.
+    """
+    from onnx import TensorProto, helper
+    from onnxruntime import InferenceSession
+
+    size = 64
+    highest, found = (helper.make_tensor_value_info(name, kind, [1, size])
+                      for name, kind in (("highest", TensorProto.UINT8), ("found", TensorProto.INT32)))
+    weights = helper.make_tensor("weights", TensorProto.INT8, [size, size], bytes([127]) * size**2, raw=True)
+    product = helper.make_node("MatMulInteger", ["highest", "weights"], ["found"])
+    graph = helper.make_graph([product], "product", [highest], [found], [weights])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    session = InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    (got,) = session.run(None, {"highest": np.full((1, size), 255, np.uint8)})
+    return bool((got != 255 * 127 * size).any())
 
 
 def _mostly_products(graph: Path) -> bool:
@@ -61,11 +83,11 @@ def _mostly_products(graph: Path) -> bool:
     return held["MatMul"] + held["Gemm"] > held["Conv"]
 
 
-def _first_convolution(graph: Path) -> str:
+def _first_convolutions(graph: Path, count: int = 3) -> list[str]:
     import onnx
 
-    return next(node.name for node in onnx.load(str(graph), load_external_data=False).graph.node
-                if node.op_type == "Conv")
+    nodes = onnx.load(str(graph), load_external_data=False).graph.node
+    return [node.name for node in nodes if node.op_type == "Conv"][:count]
 
 
 class _Reader:

@@ -1,6 +1,6 @@
 """The last rounds of training the bundled model, with pictures by the hundred: for a GPU.
 
-    python scripts/last_round.py --start sixth.safetensors --weights seventh.safetensors --seed 2
+    python scripts/last_round.py --start seventh.safetensors --weights eighth.safetensors --seed 3
 
 `train_tiny.py` ends with three of them. Processes render scenes while the device trains on those it was given before,
 full size from the first step to the last. Views, colours, the passes and both optimizers run on the device; there the
@@ -35,7 +35,7 @@ from scripts.compilable import compilable
 from scripts.scene_pool import SIDE
 from scripts.scene_ring import Ring
 
-ROUNDS, BATCH = (12_000, 24_000, 40_000), 128  # steps of the rounds, each with the next seed; pictures in a step
+ROUNDS, BATCH = (12_000, 24_000, 26_000), 128  # steps of the rounds, each with the next seed; pictures in a step
 RATE, RISE, FALL = 2e-3, 0.02, 0.7  # the highest rate; the shares of the steps in which it rises and falls
 AT_ONCE, MORE = 4_500, 3  # scenes to begin with; room for so many more with each step
 INERTIA = 0.999  # of the running mean

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -130,6 +131,45 @@ def test_the_reason_of_a_failed_making_and_the_way_out_are_said(tmp_path, monkey
 def test_an_unknown_type_is_told_all_four():
     with pytest.raises(UsageError, match="float32, bfloat16, float16, int8"):
         devices.dtype_name("int4")
+
+
+def weights_in_eight_bits(tmp_path: Path, monkeypatch, overflows: bool) -> int:
+    """The largest number in the weights of a quantised convolution."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    monkeypatch.setattr(quantizing, "overflows", lambda: overflows)
+    names = ("pictures", "one", "two", "three", "depth")
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3, 32, 32]) for name in names[::4]]
+    nodes = [helper.make_node("Conv", [before, f"filters{n}"], [after], f"convolution{n}", pads=[1] * 4)
+             for n, (before, after) in enumerate(pairwise(names))]
+    filters = [numpy_helper.from_array(np.linspace(-1, 1, 81, dtype=np.float32).reshape(3, 3, 3, 3), f"filters{n}")
+               for n in range(4)]
+    graph = helper.make_graph(nodes, "four", ends[:1], ends[1:], filters)
+    plain, target = tmp_path / "plain.onnx", tmp_path / "eight.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), plain)
+    quantizing.quantize(plain, target, quantizing.pictures(TINY, [(32, 32)] * 2, seed=0))
+    found = [numpy_helper.to_array(one) for one in onnx.load(target).graph.initializer]
+    (eight,) = (one for one in found if one.dtype == np.int8 and one.ndim == 4)  # the first three stay as they are
+    return int(np.abs(eight.astype(int)).max())
+
+
+@makeable
+def test_weights_have_eight_bits_where_nothing_overflows(tmp_path, monkeypatch):
+    assert weights_in_eight_bits(tmp_path, monkeypatch, overflows=False) > 64
+
+
+@makeable
+def test_weights_have_seven_bits_where_products_overflow(tmp_path, monkeypatch):
+    assert weights_in_eight_bits(tmp_path, monkeypatch, overflows=True) <= 64
+
+
+@makeable
+def test_products_overflow_on_x86_without_vnni_alone():
+    flags = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").exists() else ""
+    if "avx2" not in flags:
+        pytest.skip("tells nothing of other processors")
+    assert quantizing.overflows() == ("vnni" not in flags)
 
 
 # ---- a real one ------------------------------------------------------------------------------------------------------

@@ -6,6 +6,10 @@ The functions of a pixel are those of `raytrace.py` and `shade.py`.
 from __future__ import annotations
 
 import numpy as np
+
+if not hasattr(np, "row_stack"):  # numba-cuda 0.30 looks for it when it compiles, numpy 2.5 has it no more
+    np.row_stack = np.vstack
+
 from numba import cuda, float32
 
 from scripts import scenes
