@@ -80,9 +80,17 @@ def part(values: np.ndarray, top: float, bottom: float, left: float, right: floa
     return float(np.median(values[rows, columns]))
 
 
-def test_sky_is_farther_than_the_tower_before_it(network):
+def test_tower_stands_between_the_sky_and_the_twigs_before_it(network):
+    """Twigs a few metres away leave a tower of some hundred metres away little of the range of inverse depth."""
     values = seen(network, "tower.jpg")
-    assert part(values, 0.1, 0.5, 0.0, 0.25) + 0.3 < part(values, 0.7, 0.95, 0.42, 0.72)
+    sky, tower, twigs = (part(values, *place) for place in
+                         ((0.1, 0.5, 0.0, 0.25), (0.7, 0.95, 0.42, 0.72), (0.03, 0.15, 0.68, 0.8)))
+    assert sky + 0.1 < tower < twigs - 0.5
+
+
+def test_foot_of_the_tower_is_nearer_than_its_top(network):
+    values = seen(network, "tower.jpg")
+    assert part(values, 0.25, 0.35, 0.5, 0.6) + 0.05 < part(values, 0.85, 0.98, 0.42, 0.72)
 
 
 def test_ground_under_the_running_cheetah_is_nearer_towards_the_bottom(network):
@@ -115,12 +123,12 @@ def test_head_that_fills_the_picture_is_nearer_than_what_is_behind_it(network):
 
 @pytest.mark.slow
 def test_first_held_out_scenes_are_not_seen_worse_than_when_the_weights_were_made(network):
-    """Then 0.876 and 0.973 on these 120; the figures on all 500 stand in the README of the weights."""
-    assert_seen(train_tiny.evaluate(network, 120), 0.866, 0.963)
+    """Then 0.906 and 0.979 on these 120; the figures on all 500 stand in the README of the weights."""
+    assert_seen(train_tiny.evaluate(network, 120), 0.896, 0.969)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("first", "then"), [(scenes.CLOSE, (0.849, 0.925)), (scenes.NEARBY, (0.901, 0.954))],
+@pytest.mark.parametrize(("first", "then"), [(scenes.CLOSE, (0.873, 0.940)), (scenes.NEARBY, (0.918, 0.957))],
                          ids=["close views of rooms", "nearby views"])
 def test_first_held_out_views_from_the_hand_are_not_seen_worse_than_when_the_weights_were_made(network, first, then):
     figures = train_tiny.evaluate(network, 60, scene_pool.HELD_OUT + first)
@@ -361,7 +369,7 @@ def test_steps_beyond_the_recipe_are_refused(count, capsys):
 def test_seeds_whose_scenes_are_held_out_are_refused(seed, capsys):
     with pytest.raises(SystemExit):
         train_tiny.main(["--seed", seed])
-    assert f"0 to {last_round.SEEDS - 2}, not {seed}" in capsys.readouterr().err
+    assert f"0 to {last_round.SEEDS - len(last_round.ROUNDS)}, not {seed}" in capsys.readouterr().err
 
 
 # ---- the figures -----------------------------------------------------------------------------------------------------

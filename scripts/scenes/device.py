@@ -19,7 +19,7 @@ from scripts.scenes.stage import Scene
 from scripts.scenes.texture import sky
 
 BLOCK = (8, 16)  # threads
-_rooms: dict[tuple[str, type], np.ndarray] = {}  # memory, here and on the device, for one scene after another
+_rooms: dict[str, np.ndarray] = {}  # memory, here and on the device, for one scene after another
 
 
 def draw(s: Scene, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -35,8 +35,8 @@ def draw(s: Scene, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     found = _room("found", 4 * pixels, np.float32)
     colour, depth = found[: 3 * pixels].reshape(height, width, 3), found[3 * pixels :].reshape(height, width)
     owner = _room("owner", pixels, np.int32).reshape(height, width)
-    kinds = len(rows.lights) + 1
-    vis = _room("vis", kinds * pixels, np.float32).reshape(height, width, kinds)
+    entries = len(rows.lights) + 1
+    vis = _room("vis", entries * pixels, np.float32).reshape(height, width, entries)
     grid = (-(-height // BLOCK[0]), -(-width // BLOCK[1]))
     _trace[grid, BLOCK](shapes, materials, windows, eye, turn, rows.focal, ground, depth, owner)
     given = depth, owner, shapes, materials, lights, air, ground, eye, turn, rows.focal, vis
@@ -65,10 +65,10 @@ def _sent(*arrays: np.ndarray) -> list[np.ndarray]:
 
 def _room(name: str, size: int, kind: type) -> np.ndarray:
     """Memory of at least so many numbers, the first of them; page-locked where it is the host's."""
-    if (name, kind) not in _rooms or _rooms[name, kind].size < size:
+    if name not in _rooms or _rooms[name].size < size:
         new = cuda.pinned_array if name in ("here", "back") else cuda.device_array
-        _rooms[name, kind] = new(2 * size, kind)
-    return _rooms[name, kind][:size]
+        _rooms[name] = new(2 * size, kind)
+    return _rooms[name][:size]
 
 
 @cuda.jit(fastmath=True, cache=True)
