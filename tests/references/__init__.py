@@ -1,13 +1,15 @@
 """Recorded facts about the original networks: seeded weights, pictures, and what came out.
 
 One `NAME.npz` per network:
-  recipe    JSON: the picture, mean and std, the recording's own distance from the same network in float64
-            ("noise", maximal error over range), and for every tensor of the official checkpoint, in its order,
-            the shape, the dtype and a rule (below)
+  recipe    JSON: the picture, mean and std, the recordings' own distance from the original in float64
+            ("noise" of the square, "noise_wide", maximal error over range), and for every tensor of the official
+            checkpoint, in its order, the shape, the dtype and a rule (below)
   stored/K  the tensors whose rule is "stored" (running statistics, last convolution)
   square    output of the original code (isl-org/MiDaS on timm 0.6.12) for the whole picture, every third pixel
   wide      the same for the picture's upper left 160 x 224 pixels, every second pixel; absent for networks
             that take squares only
+  exact     output of the original code in float64: for the wide part every fourth pixel, for the whole picture
+            of networks that take squares only every eighth
 
 Rules, for tensor K with samples drawn from numpy's RandomState seeded with the first four bytes (little
 endian) of sha256("20240:K"), in float64 and C order, then rounded to float32:
@@ -58,6 +60,10 @@ class Reference:
     def noise(self) -> float:
         return self._recipe["noise"]
 
+    @property
+    def noise_wide(self) -> float:
+        return self._recipe["noise_wide"]
+
     def state_dict(self) -> dict[str, np.ndarray]:
         """The seeded checkpoint in the official layout, without the structural tensors."""
         return {key: self._tensor(key, *row) for key, row in self._recipe["tensors"].items()
@@ -78,6 +84,10 @@ class Reference:
         rgb = (rgb - np.float32(self._recipe["mean"])) / np.float32(self._recipe["std"])
         return np.ascontiguousarray(rgb.transpose(2, 0, 1)[None])
 
+    def part(self) -> np.ndarray:
+        """The upper left part of the picture that is wider than high, 1, 3, 160, 224, float32."""
+        return np.ascontiguousarray(self.picture()[:, :, :WIDE[0], :WIDE[1]])
+
     @property
     def square(self) -> np.ndarray:
         return self._file["square"]
@@ -85,6 +95,10 @@ class Reference:
     @property
     def wide(self) -> np.ndarray | None:
         return self._file.get("wide")
+
+    @property
+    def exact(self) -> np.ndarray:
+        return self._file["exact"]
 
 
 def _normal(random: np.random.RandomState, mean: float, deviation: float, shape: tuple[int, ...]) -> np.ndarray:
