@@ -219,12 +219,12 @@ def recoloured(pictures: torch.Tensor) -> torch.Tensor:
 class Trainer:
     """The network, its running mean, and on a GPU a graph of a step for each shape.
 
-    Convolutions and all that lies between layers are computed in bfloat16, from copies of the weights. The sums of the
-    batch norms and of the loss are not.
+    Convolutions and all that lies between layers are computed in bfloat16, if the device can, from copies of the
+    weights. The sums of the batch norms and of the loss are not.
     """
 
     def __init__(self, options: argparse.Namespace):
-        self.device = options.device
+        self.device, self.short = options.device, learning.short(options.device)
         on_gpu = self.device.type == "cuda"
         self.weights = learning.read(options.start)
         self.network = started(self.weights, self.device, compilable if on_gpu else simplified)
@@ -236,7 +236,7 @@ class Trainer:
             module.track_running_stats = False  # the mean's are gathered at the end
         self.whole = {name: p for name, p in self.network.named_parameters() if name.rpartition(".")[0] in norms}
         self.halved = {name: p for name, p in self.network.named_parameters() if name not in self.whole}
-        self.halves = {name: p.detach().bfloat16().requires_grad_() for name, p in self.halved.items()}
+        self.halves = {name: p.detach().to(self.short).requires_grad_() for name, p in self.halved.items()}
         self._compiled = torch.compile(self._error, dynamic=False) if on_gpu else self._error
         self.rate = torch.zeros((), device=self.device)
         matrices, rest = learning.divided(self.network)
@@ -320,7 +320,7 @@ class Trainer:
         return learning.criterion(self._predicted(pictures).float(), inverse, fitted=True)
 
     def _predicted(self, pictures: torch.Tensor) -> torch.Tensor:
-        return torch.func.functional_call(self.network, self.halves | self.whole, (pictures.bfloat16(),))
+        return torch.func.functional_call(self.network, self.halves | self.whole, (pictures.to(self.short),))
 
     def loss(self) -> float:
         """Its mean since it was last asked for."""
@@ -356,30 +356,16 @@ class Muon:
         here = torch.cuda.current_stream() if self.lanes else None
         for lane in self.lanes:
             lane.wait_stream(here)
-        for number, ((shape, banks), state) in enumerate(zip(self.banks.items(), self.state, strict=True)):
+        for number, (banks, state) in enumerate(zip(self.banks.values(), self.state, strict=True)):
             with torch.cuda.stream(self.lanes[number % LANES] if self.lanes else None):
-                self._move(shape, banks, state["momentum"])
+                self._move(banks, state["momentum"])
         for lane in self.lanes:
             here.wait_stream(lane)
 
-    def _move(self, shape: tuple[int, int], banks: list[nn.Parameter], momentum: torch.Tensor) -> None:
-        gradient = torch.stack([learning.as_matrix(bank.grad) for bank in banks])
-        momentum.lerp_(gradient, 0.05)
-        update = orthogonal(gradient.lerp(momentum, 0.95)) * (self.rate * 0.2 * max(shape) ** 0.5)
-        for bank, change in zip(banks, update.unbind(), strict=True):
+    def _move(self, banks: list[nn.Parameter], momentum: torch.Tensor) -> None:
+        gradients = torch.stack([learning.as_matrix(bank.grad) for bank in banks])
+        for bank, change in zip(banks, learning.turned(gradients, momentum, self.rate), strict=True):
             learning.as_matrix(bank).mul_(1 - self.rate * learning.DECAY).sub_(change)
-
-
-def orthogonal(matrices: torch.Tensor) -> torch.Tensor:
-    """Nearly the nearest matrices with equal singular values: five Newton-Schulz steps, as `torch.optim.Muon` does."""
-    x = matrices.bfloat16()
-    tall = x.shape[1] > x.shape[2]
-    x = x.mT if tall else x
-    x = x / torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True).clamp(min=1e-7)
-    for _ in range(5):
-        gram = x @ x.mT
-        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=-4.775, alpha=2.0315), x, beta=3.4445)
-    return (x.mT if tall else x).float()
 
 
 if __name__ == "__main__":

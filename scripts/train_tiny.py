@@ -28,7 +28,7 @@ import torch
 from torch import distributed, multiprocessing, nn
 
 from scripts import depth_measures, last_round, scene_pool, scenes
-from scripts.learning import WEIGHTS, FilterMuon, criterion, divided, fresh, groups, load, save_weights, settle
+from scripts.learning import WEIGHTS, FilterMuon, criterion, divided, fresh, groups, load, save_weights, settle, short
 
 WARM = 100  # steps in which the learning rate rises
 
@@ -169,7 +169,7 @@ def one_step(
     batch = drawn(pool, rng, step, size // options.processes, shape)
     for group in itertools.chain.from_iterable(learner.param_groups for learner in learners):
         group["lr"] = rate(step)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.bfloat16, enabled=short(torch.device("cpu")) is torch.bfloat16):
         prediction = network(batch.pictures)
     loss = criterion(prediction.float(), batch.inverse, fitted)
     network.zero_grad(set_to_none=True)

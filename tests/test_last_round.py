@@ -265,18 +265,42 @@ def banks() -> list[torch.nn.Parameter]:
             for shape in ((16, 8, 3, 3), (64, 32, 1, 1), (16, 8, 3, 3))]
 
 
-def test_muon_for_graphs_moves_as_the_other_one():
+def by_torch(filters: list[torch.nn.Parameter], rate: float) -> torch.optim.Muon:
+    """torch's own Muon, on the same memory; a gradient that is set later is seen as well."""
+    matrices = [torch.nn.Parameter(learning.as_matrix(bank.detach())) for bank in filters]
+    for bank, matrix in zip(filters, matrices, strict=True):
+        bank.grad = torch.zeros_like(bank)
+        matrix.grad = learning.as_matrix(bank.grad)
+    return torch.optim.Muon(matrices, lr=rate, weight_decay=learning.DECAY, adjust_lr_fn="match_rms_adamw")
+
+
+@pytest.mark.parametrize("ours", ["for graphs", "plain"])
+def test_muon_moves_as_torch_s_own(ours, monkeypatch):
+    monkeypatch.setattr(learning, "short", lambda _: torch.bfloat16)  # torch's computes in it everywhere
     one, two, rate = banks(), banks(), 1.5e-2
-    slow, fast = learning.FilterMuon(one), Muon(two, torch.tensor(rate))
-    slow.param_groups[0]["lr"] = rate
+    theirs = by_torch(one, rate)
+    mine = Muon(two, torch.tensor(rate)) if ours == "for graphs" else learning.FilterMuon(two)
+    if ours == "plain":
+        mine.param_groups[0]["lr"] = rate
     for _ in range(3):
         for a, b in zip(one, two, strict=True):
-            a.grad = torch.randn_like(a)
+            a.grad.normal_()
             b.grad = a.grad.clone(memory_format=torch.preserve_format)
-        slow.step()
-        fast.step()
+        theirs.step()
+        mine.step()
     for a, b, first in zip(one, two, banks(), strict=True):
+        assert (a - first).abs().max() > 0
         assert (a - b).abs().max() < 1e-3 * (a - first).abs().max()
+
+
+def test_muon_without_short_numbers_turns_nearly_alike(monkeypatch):
+    matrices = torch.randn(3, 16, 40, generator=torch.Generator().manual_seed(0))
+    turned = {}
+    for dtype in (torch.bfloat16, torch.float32):
+        monkeypatch.setattr(learning, "short", lambda _, dtype=dtype: dtype)
+        turned[dtype] = learning.orthogonal(matrices)
+    short, whole = turned.values()
+    assert (short - whole).norm() < 0.03 * whole.norm()
 
 
 def test_learning_rate_rises_stays_and_falls_to_nothing():
@@ -321,7 +345,10 @@ def test_the_mean_follows_by_a_thousandth(trainer):
         assert torch.allclose(slow - trainer.weights[name], moved / 1000, rtol=0.02, atol=1e-6)
 
 
-def test_half_precision_of_the_steps_comes_close_to_single(trainer):
+def test_half_precision_of_the_steps_comes_close_to_single(monkeypatch):
+    monkeypatch.setattr(learning, "short", lambda _: torch.bfloat16)  # also where this processor is slow at it
+    trainer = Trainer(argparse.Namespace(device=torch.device("cpu"), start=learning.WEIGHTS, seed=1))
+    assert {half.dtype for half in trainer.halves.values()} == {torch.bfloat16}
     rgb = torch.from_numpy(np.stack([scenes.render(seed, 128, 128).rgb for seed in range(4)]))
     pictures = (rgb.permute(0, 3, 1, 2) / 255 - scene_pool.MEAN) / scene_pool.STD
     with torch.no_grad():
