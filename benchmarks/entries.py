@@ -9,7 +9,7 @@ from benchmarks.measure import Row, Table, interleaved
 
 NOTHING = "python -c pass"
 OPTIONS, TABLE = "import argparse", "import argparse, dataclasses, pathlib"
-LOOK = "import argparse, dataclasses, filelock, hashlib, json, pathlib"
+LOOK = "import argparse, dataclasses, hashlib, json, pathlib"
 PICTURES = "import dataclasses, hashlib, json, numpy, pathlib, PIL.ImageOps"
 ENCODERS, PAGE = "import torch._dynamo, depth.networks", "import gradio"  # timm alone cannot be had beside a CPU torch
 # Each with the libraries that it truly needs, and how many times the interpreter's own start it may take besides.

@@ -192,8 +192,8 @@ def _reason(path: Path) -> str | None:
 def partial_files(store: Store) -> list[Path]:
     """Interrupted downloads, of URLs and of the Hub, that nobody is writing now."""
     own = [path for path in sorted(store.downloads().glob("*.part"))
-           if not locks.is_held(path.with_name(f".{path.name.removesuffix('.part')}.lock"))]
-    return own + [path for path in hub.partial_files() if not locks.is_held(hub.partial_lock(path))]
+           if not locks.is_taken(path.with_name(f".{path.name.removesuffix('.part')}.lock"))]
+    return own + [path for path in hub.partial_files() if not locks.is_taken(hub.partial_lock(path))]
 
 
 def used(store: Store) -> int:

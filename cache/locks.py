@@ -44,7 +44,15 @@ def hold(path: Path, doing: str, *, seconds: float, cancel: threading.Event | No
 
 
 def is_held(path: Path) -> bool:
-    """Does anybody hold the lock now?"""
+    """Does somebody who signed hold the lock now? Who holds it for less time than a look takes is not seen.
+
+    Without a name beside the lock nothing is tried: a try takes it for a moment, in which others find it held.
+    """
+    return _holder_file(path).exists() and is_taken(path)
+
+
+def is_taken(path: Path) -> bool:
+    """Does anybody hold the lock now, with a name or without?"""
     if not path.exists():
         return False
     try:

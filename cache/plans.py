@@ -81,7 +81,7 @@ def optimize_plan(store: Store, checkpoints: Sequence[Checkpoint], formats: tupl
     steps: list[Step] = []
     for checkpoint in checkpoints:
         folder = store.folder(checkpoint.name)
-        if not locks.is_held(folder.lock_path):
+        if not locks.is_taken(folder.lock_path):
             steps += _tidy(folder, checkpoint, ask_for)
     made = inventory.artefacts(store, checkpoints)
     steps += [_drop(one, SWEPT[one.state]) for one in made if one.state in SWEPT]

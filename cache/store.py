@@ -236,11 +236,10 @@ class Store:
 
     def leftovers(self) -> list[Path]:
         """Files of interrupted bundles and of records of the whole directory; nobody writes them now."""
-        unpacked = [] if locks.is_held(self.unpacking_lock) else [
-            file for path in _entries(self.directory) if _is_unpacked(path) for file in _entries(path)]
-        records = [] if locks.is_held(self.known_lock) else [
-            path for path in _entries(self.directory) if is_temporary(path.name)]
-        return unpacked + records
+        unpacked = [file for path in _entries(self.directory) if _is_unpacked(path) for file in _entries(path)]
+        records = [path for path in _entries(self.directory) if is_temporary(path.name)]
+        return [file for files, lock in ((unpacked, self.unpacking_lock), (records, self.known_lock))
+                if files and not locks.is_taken(lock) for file in files]
 
     def downloads(self) -> Path:
         return self.directory / "downloads"

@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-import logging
 import os
 import sys
 from collections.abc import Mapping
@@ -40,7 +39,6 @@ _NEEDS: dict[str, dict[str, tuple[str, ...]]] = {
     "aoti": {"run": ("torch",), "make": ("torch",)},
 }
 ENGINES = {"onnx": Onnx, "int8": Int8, "aoti": Compiled}
-log = logging.getLogger(__name__)
 
 
 def mode() -> str:
@@ -106,7 +104,9 @@ def load(directory: Path, about: Mapping[str, Any],
             return ENGINES[about["kind"]](path / GRAPH, sizes)
         return Compiled(path / CODE, _constants(path, manifest["constants"], tensors or {}), sizes)
     except Exception as error:  # of native loaders and damaged files; eager serves in any case
-        log.warning("The compiled %s is not used: %s.", about["model"], sentence(error))
+        import logging  # `info`, which comes here to see what is stale, starts without it
+
+        logging.getLogger(__name__).warning("The compiled %s is not used: %s.", about["model"], sentence(error))
         return None
 
 
@@ -146,9 +146,7 @@ def _code() -> str:
 @lru_cache(maxsize=1)
 def machine() -> str:
     """The processor: its name and a digest of its abilities. Machine code for another one may not run here."""
-    import platform
-
-    name, abilities = "", ""
+    name, abilities, kind = "", "", os.uname().machine if hasattr(os, "uname") else ""
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             word, _, value = line.partition(":")
@@ -159,8 +157,11 @@ def machine() -> str:
                 break
     except OSError:
         pass
-    name = name or platform.processor()  # which starts a process
-    return f"{sys.platform} {platform.machine()} {name} {hashlib.sha256(abilities.encode()).hexdigest()[:8]}"
+    if not (name and kind):
+        import platform  # takes longer than all else here
+
+        name, kind = name or platform.processor(), kind or platform.machine()
+    return f"{sys.platform} {kind} {name} {hashlib.sha256(abilities.encode()).hexdigest()[:8]}"
 
 
 def sentence(error: BaseException) -> str:

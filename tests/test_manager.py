@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cache import FORMATS, notebook
+from cache import FORMATS, locks, notebook
 from cache.errors import (
     CacheBusy,
     CachePermission,
@@ -566,6 +566,27 @@ def test_optimize_leaves_a_model_alone_that_somebody_writes(warm):
     (warm.own / "A" / ".weights.pt.0123abcd.tmp").write_text("being written")
     with warm.manager().store.folder("A").lock("convert"):
         assert warm.manager().optimize().steps == ()
+
+
+def test_a_model_that_somebody_writes_is_shown_as_such_until_he_ends_or_dies(warm):
+    def busy():
+        return warm.manager().info().entries[0].busy
+
+    lock = warm.manager().store.folder("A").lock_path
+    with warm.manager().store.folder("A").lock("convert"):
+        assert busy()
+        name = lock.with_name(f"{lock.name}.holder").read_text()
+    assert not busy()
+    lock.with_name(f"{lock.name}.holder").write_text(name)  # what a killed process leaves
+    assert not busy()
+
+
+def test_a_look_takes_no_lock_that_nobody_signed(warm, monkeypatch):
+    """Else a writer that does not wait could meet the look and give up."""
+    monkeypatch.setattr(locks, "_try", lambda path: pytest.fail(f"{path} was tried"))
+    manager = warm.manager()
+    assert manager.store.folder("A").lock_path.exists()
+    assert manager.info().health == "ok" and manager.status().models
 
 
 def test_a_plan_never_reaches_outside_of_the_cache(warm, tmp_path):
