@@ -20,7 +20,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from depth.networks.decoder import Decoder, Readout, Reassemble
-from depth.tuning import EarlyProjection, has_onednn, product, replace
+from depth.tuning import EarlyProjection, onednn_pays, product, replace
 
 SHIFTS = (-1, 0, 1)  # of a 3x3 convolution
 
@@ -108,7 +108,7 @@ class GatheredConv(nn.Module):
         x = F.pad(x, (self.padding,) * 4).unfold(2, self.kernel, self.stride).unfold(3, self.kernel, self.stride)
         h, w = x.shape[2:4]
         x = x.permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2)  # B, h w, C k k
-        x = (product if has_onednn() else F.linear)(x, self.weight.flatten(1), self.bias)
+        x = (product if onednn_pays() else F.linear)(x, self.weight.flatten(1), self.bias)
         return x.transpose(1, 2).unflatten(2, (h, w))
 
 

@@ -1,8 +1,9 @@
 """A network's layers replaced by faster ones with the very same parameters. The results stay equal.
 
-Linear layers on CPUs: torch sends them to MKL, which on processors of other makers than Intel leaves half
-the vector width unused (measured on one AMD core with AVX-512: 88 against 205 GFLOP/s). oneDNN takes the
-same weights as they lie, so a memory-mapped checkpoint stays mapped. Convolutions go through it anyway.
+Linear layers on CPUs with AVX-512: torch sends them to MKL, which on processors of other makers than Intel leaves
+half the vector width unused (measured on one AMD core: 88 against 205 GFLOP/s). oneDNN takes the same weights as
+they lie, so a memory-mapped checkpoint stays mapped. Convolutions go through it anyway. Where AVX2 is all there is,
+MKL uses it well and is the faster one.
 
 Convolutions and maxima with TensorFlow's "same" padding: timm computes the padding from the picture's size at each
 call. For the sizes that our networks accept it is a constant, and export with free sizes takes seconds
@@ -15,7 +16,6 @@ The last convolution of all has one output; engines that compute sixteen at a ti
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable
 from functools import partial
 
@@ -140,22 +140,22 @@ def _has_one_output(module: nn.Module) -> bool:
 
 
 def tuned(network: DepthNetwork) -> DepthNetwork:
-    """The network itself, simplified, and on x86 CPUs in float32 its linear layers through oneDNN."""
+    """The network itself, simplified, and on CPUs in float32 its linear layers through oneDNN where that pays."""
     simplified(network)
     first = next(network.parameters(), None)
-    if first is not None and first.device.type in ("cpu", "meta") and first.dtype == torch.float32 and has_onednn():
+    if first is not None and first.device.type in ("cpu", "meta") and first.dtype == torch.float32 and onednn_pays():
         replace(network, lambda module: type(module) is nn.Linear, OneDnnLinear)
     return network
 
 
 def product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    """`F.linear`, through oneDNN; only where `has_onednn`."""
+    """`F.linear`, through oneDNN; only where `onednn_pays`."""
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 
-def has_onednn() -> bool:
-    """The operator is torch's own but not public, so it may be gone in another version."""
-    return (platform.machine().lower() in {"x86_64", "amd64"} and torch.backends.mkldnn.is_available()
+def onednn_pays() -> bool:
+    """Is its product there, and faster than MKL's? The operator is torch's own but not public, it may go again."""
+    return (torch.backends.cpu.get_cpu_capability().startswith("AVX512") and torch.backends.mkldnn.is_available()
             and hasattr(torch.ops.mkldnn, "_linear_pointwise"))
 
 

@@ -81,6 +81,14 @@ def test_one_dnn_linear_equals_torchs(bias):
     torch.testing.assert_close(OneDnnLinear(linear)(x), linear(x), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize(("capability", "wanted"), [
+    ("AVX512", OneDnnLinear), ("AVX2", nn.Linear), ("DEFAULT", nn.Linear)])
+def test_products_go_through_one_dnn_where_the_vectors_are_wide(capability, wanted, monkeypatch):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    layer = tuned(Toy()).mix[0]
+    assert type(layer) is wanted
+
+
 @pytest.mark.parametrize(("kernel", "stride"), [(3, 2), (5, 2), (7, 2), (3, 1)])
 @pytest.mark.parametrize("kind", ["Conv2dSame", "StdConv2dSame"])
 def test_fixed_padding_equals_the_computed_one(kind, kernel, stride):

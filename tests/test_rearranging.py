@@ -52,7 +52,7 @@ def test_gathered_pixels_equal_the_convolution(kernel, stride, padding, bias):
 
 
 def test_gathered_pixels_equal_the_convolution_without_one_dnn(monkeypatch):
-    monkeypatch.setattr("depth.rearranging.has_onednn", lambda: False)
+    monkeypatch.setattr("depth.rearranging.onednn_pays", lambda: False)
     convolution = nn.Conv2d(3, 8, 3, 2, 1).requires_grad_(False)
     x = torch.randn(1, 3, 16, 16)
     torch.testing.assert_close(GatheredConv(convolution)(x), convolution(x), atol=1e-5, rtol=1e-5)
