@@ -141,11 +141,10 @@ def listed(folder: Path, current: Callable[[Facts], bool] = lambda facts: True) 
         from cache.records import Artefact
 
         return (Artefact(name, "-", folder, "foreign", 0, 0.0, "it is a link"),)
-    busy = locks.is_held(_lock(folder))
     found = []
     for path in _entries(folder):
         with contextlib.suppress(OSError):  # removed meanwhile
-            found.append(_look(name, path, busy, current))
+            found.append(_look(name, path, current))
     return tuple(found)
 
 
@@ -188,7 +187,7 @@ def _note(folder: Path, facts: Facts) -> Path:
 
 # -- helpers ---------------------------------------------------------------------------------------
 
-def _look(name: str, path: Path, busy: bool, current: Callable[[Facts], bool]) -> Artefact:
+def _look(name: str, path: Path, current: Callable[[Facts], bool]) -> Artefact:
     """What this entry of the folder is."""
     from cache.records import Artefact
 
@@ -199,7 +198,8 @@ def _look(name: str, path: Path, busy: bool, current: Callable[[Facts], bool]) -
         state = "failed" if not isinstance(note.get("facts"), dict) or current(note["facts"]) else "stale"
         return Artefact(name, _kind(note), path, state, size, facts.st_mtime, str(note.get("reason", "unknown")))
     if path.name.startswith("."):
-        return Artefact(name, "-", path, "making" if busy else "leftover", size, facts.st_mtime)
+        state = "making" if locks.is_taken(_lock(path.parent)) else "leftover"
+        return Artefact(name, "-", path, state, size, facts.st_mtime)
     manifest = _read(path / MANIFEST)
     state, reason = _state(path, manifest, current)
     return Artefact(name, _kind(manifest), path, state, size, facts.st_mtime, reason)
