@@ -44,7 +44,7 @@ def hold(path: Path, doing: str, *, seconds: float, cancel: threading.Event | No
 
 
 def is_held(path: Path) -> bool:
-    """Does somebody who signed hold the lock now? Who holds it for less time than a look takes is not seen.
+    """Does somebody who signed hold the lock now?
 
     Without a name beside the lock nothing is tried: a try takes it for a moment, in which others find it held.
     """

@@ -358,14 +358,9 @@ class Muon:
             lane.wait_stream(here)
         for number, (banks, state) in enumerate(zip(self.banks.values(), self.state, strict=True)):
             with torch.cuda.stream(self.lanes[number % LANES] if self.lanes else None):
-                self._move(banks, state["momentum"])
+                learning.move(banks, state["momentum"], self.rate)
         for lane in self.lanes:
             here.wait_stream(lane)
-
-    def _move(self, banks: list[nn.Parameter], momentum: torch.Tensor) -> None:
-        gradients = torch.stack([learning.as_matrix(bank.grad) for bank in banks])
-        for bank, change in zip(banks, learning.turned(gradients, momentum, self.rate), strict=True):
-            learning.as_matrix(bank).mul_(1 - self.rate * learning.DECAY).sub_(change)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -76,17 +76,18 @@ class FilterMuon(torch.optim.Optimizer):
     def step(self, closure=None):
         for group in self.param_groups:
             for bank in group["params"]:
-                matrix, rate = as_matrix(bank), group["lr"]
                 if bank not in self.state:
-                    self.state[bank]["momentum"] = torch.zeros_like(matrix)
-                change = turned(as_matrix(bank.grad)[None], self.state[bank]["momentum"][None], rate)[0]
-                matrix.mul_(1 - rate * DECAY).sub_(change)
+                    self.state[bank]["momentum"] = torch.zeros_like(as_matrix(bank)[None])
+                move([bank], self.state[bank]["momentum"], group["lr"])
 
 
-def turned(gradients: torch.Tensor, momentum: torch.Tensor, rate: float | torch.Tensor) -> torch.Tensor:
-    """What Muon takes off matrices of one shape, N × rows × columns; the momentum takes the gradients in."""
+def move(banks: Sequence[nn.Parameter], momentum: torch.Tensor, rate: float | torch.Tensor) -> None:
+    """A step of Muon for banks whose matrices have one shape. `momentum`, banks × rows × columns, is moved along."""
+    gradients = torch.stack([as_matrix(bank.grad) for bank in banks])
     momentum.lerp_(gradients, 0.05)
-    return orthogonal(gradients.lerp(momentum, 0.95)) * (rate * 0.2 * max(gradients.shape[1:]) ** 0.5)
+    changes = orthogonal(gradients.lerp(momentum, 0.95)) * (rate * 0.2 * max(gradients.shape[1:]) ** 0.5)
+    for bank, change in zip(banks, changes.unbind(), strict=True):
+        as_matrix(bank).mul_(1 - rate * DECAY).sub_(change)
 
 
 def orthogonal(matrices: torch.Tensor) -> torch.Tensor:

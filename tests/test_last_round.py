@@ -345,9 +345,9 @@ def test_the_mean_follows_by_a_thousandth(trainer):
         assert torch.allclose(slow - trainer.weights[name], moved / 1000, rtol=0.02, atol=1e-6)
 
 
-def test_half_precision_of_the_steps_comes_close_to_single(monkeypatch):
+def test_half_precision_of_the_steps_comes_close_to_single(monkeypatch, request):
     monkeypatch.setattr(learning, "short", lambda _: torch.bfloat16)  # also where this processor is slow at it
-    trainer = Trainer(argparse.Namespace(device=torch.device("cpu"), start=learning.WEIGHTS, seed=1))
+    trainer = request.getfixturevalue("trainer")
     assert {half.dtype for half in trainer.halves.values()} == {torch.bfloat16}
     rgb = torch.from_numpy(np.stack([scenes.render(seed, 128, 128).rgb for seed in range(4)]))
     pictures = (rgb.permute(0, 3, 1, 2) / 255 - scene_pool.MEAN) / scene_pool.STD

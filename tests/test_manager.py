@@ -572,12 +572,12 @@ def test_a_model_that_somebody_writes_is_shown_as_such_until_he_ends_or_dies(war
     def busy():
         return warm.manager().info().entries[0].busy
 
-    lock = warm.manager().store.folder("A").lock_path
+    holder = locks._holder_file(warm.manager().store.folder("A").lock_path)
     with warm.manager().store.folder("A").lock("convert"):
         assert busy()
-        name = lock.with_name(f"{lock.name}.holder").read_text()
+        name = holder.read_text()
     assert not busy()
-    lock.with_name(f"{lock.name}.holder").write_text(name)  # what a killed process leaves
+    holder.write_text(name)  # what a killed process leaves
     assert not busy()
 
 

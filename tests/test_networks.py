@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import gc
 import json
 
 import numpy as np
@@ -44,8 +43,7 @@ CHEAP_FIRST = [pytest.param(name, marks=[pytest.mark.slow] if name in LARGE else
 def recorded(request):
     """The recording and our network with its weights, one at a time: the large ones take gigabytes."""
     reference = Reference(request.param)
-    yield reference, seeded(reference)
-    gc.collect()
+    return reference, seeded(reference)
 
 
 def hollow(row):
