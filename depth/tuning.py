@@ -3,7 +3,8 @@
 Linear layers on CPUs with AVX-512: torch sends them to MKL, which on processors of other makers than Intel leaves
 half the vector width unused (measured on one AMD core: 88 against 205 GFLOP/s). oneDNN takes the same weights as
 they lie, so a memory-mapped checkpoint stays mapped. Convolutions go through it anyway. Where AVX2 is all there is,
-MKL uses it well and is the faster one.
+MKL uses it well and is the faster one, but each thread puts all weights into an order of its own first. With the
+outputs in blocks, a product each, it is only the thread's own share.
 
 Convolutions and maxima with TensorFlow's "same" padding: timm computes the padding from the picture's size at each
 call. For the sizes that our networks accept it is a constant, and export with free sizes takes seconds
@@ -25,9 +26,12 @@ from torch.nn import functional as F
 
 from depth.networks.decoder import DepthNetwork, FusionBlock
 
+BLOCK, SMALLEST_BLOCK = 512, 128  # outputs of a product, at most and at least
+DEEP = 1024  # inputs from which blocks pay
 
-class OneDnnLinear(nn.Module):
-    """`nn.Linear` through oneDNN, with the very same parameters; float32 on the CPU."""
+
+class FastLinear(nn.Module):
+    """`nn.Linear` the fastest way on this processor, with the very same parameters; float32 on the CPU."""
 
     def __init__(self, linear: nn.Linear):
         super().__init__()
@@ -140,23 +144,51 @@ def _has_one_output(module: nn.Module) -> bool:
 
 
 def tuned(network: DepthNetwork) -> DepthNetwork:
-    """The network itself, simplified, and on CPUs in float32 its linear layers through oneDNN where that pays."""
+    """The network itself, simplified, and on CPUs in float32 its linear layers the fastest way."""
     simplified(network)
     first = next(network.parameters(), None)
-    if first is not None and first.device.type in ("cpu", "meta") and first.dtype == torch.float32 and onednn_pays():
-        replace(network, lambda module: type(module) is nn.Linear, OneDnnLinear)
+    if first is not None and first.device.type in ("cpu", "meta") and first.dtype == torch.float32:
+        replace(network, lambda module: type(module) is nn.Linear, FastLinear)
     return network
 
 
 def product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    """`F.linear`, through oneDNN; only where `onednn_pays`."""
-    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    """`F.linear` the fastest way on this processor; float32 on the CPU."""
+    if onednn_pays():
+        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    if avx2_alone() and (count := blocks(*weight.shape, torch.get_num_threads())) > 1:
+        return in_blocks(x, weight, bias, count)
+    return F.linear(x, weight, bias)
+
+
+def in_blocks(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, count: int) -> torch.Tensor:
+    """`F.linear` as so many products of equally many outputs each."""
+    rows, parts = x.reshape(-1, x.shape[-1]), weight.unflatten(0, (count, -1))
+    y = torch.bmm(rows.expand(count, *rows.shape), parts.mT).transpose(0, 1)  # rows, count, outputs of a block
+    if bias is not None:
+        y = y + bias.unflatten(0, (count, -1))
+    return y.reshape(*x.shape[:-1], -1)
+
+
+def blocks(outputs: int, inputs: int, threads: int) -> int:
+    """The fewest that share the outputs out among the threads, none larger than `BLOCK`; 1 where none do, or in vain.
+
+    They leave the outputs in an order of their own. To put that right costs more than is won unless many inputs
+    are added up to each.
+    """
+    counts = range(threads, outputs // SMALLEST_BLOCK + 1, threads) if inputs >= DEEP else ()
+    return next((count for count in counts if outputs % count == 0 and outputs // count <= BLOCK), 1)
 
 
 def onednn_pays() -> bool:
     """Is its product there, and faster than MKL's? The operator is torch's own but not public, it may go again."""
     return (torch.backends.cpu.get_cpu_capability().startswith("AVX512") and torch.backends.mkldnn.is_available()
             and hasattr(torch.ops.mkldnn, "_linear_pointwise"))
+
+
+def avx2_alone() -> bool:
+    """Do MKL's products run with AVX2 here?"""
+    return torch.backends.cpu.get_cpu_capability() == "AVX2" and torch.backends.mkl.is_available()
 
 
 def replace(module: nn.Module, wanted: Callable[[nn.Module], bool],

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from depth import engines, supply
 from depth.engines import Eager, Sizes, kinds, no_collection, sizes_of
 from depth.models import MODELS, find
 from depth.networks.decoder import FusionBlock
-from depth.tuning import FIXED, EarlyProjection, OneDnnLinear, OneOutput, simplified, tuned
+from depth.tuning import FIXED, EarlyProjection, FastLinear, OneOutput, blocks, in_blocks, simplified, tuned
 
 
 class Toy(nn.Module):
@@ -74,19 +75,61 @@ def test_tuning_keeps_every_parameter_where_it_lies():
     assert after == before
 
 
-@pytest.mark.parametrize("bias", [True, False])
-def test_one_dnn_linear_equals_torchs(bias):
-    linear = nn.Linear(48, 80, bias=bias).requires_grad_(False)
-    x = torch.randn(2, 7, 48)
-    torch.testing.assert_close(OneDnnLinear(linear)(x), linear(x), atol=1e-5, rtol=1e-5)
+class Operators(TorchDispatchMode):
+    """Notes which of torch's operators are called."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.names.add(function.name())
+        return function(*args, **kwargs or {})
 
 
-@pytest.mark.parametrize(("capability", "wanted"), [
-    ("AVX512", OneDnnLinear), ("AVX2", nn.Linear), ("DEFAULT", nn.Linear)])
-def test_products_go_through_one_dnn_where_the_vectors_are_wide(capability, wanted, monkeypatch):
+@pytest.mark.parametrize(("capability", "operator"), [
+    ("AVX512", "mkldnn::_linear_pointwise"), ("AVX2", "aten::bmm"), ("DEFAULT", "aten::addmm")])
+def test_products_go_the_way_that_is_fastest_with_these_vectors(capability, operator, monkeypatch):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
-    layer = tuned(Toy()).mix[0]
-    assert type(layer) is wanted
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    layer = FastLinear(nn.Linear(1024, 1024).requires_grad_(False))
+    with Operators() as called:
+        layer(torch.ones(3, 1024))
+    assert {name for name in called.names if name in ("mkldnn::_linear_pointwise", "aten::bmm", "aten::addmm")} == {
+        operator}
+
+
+@pytest.mark.parametrize("capability", ["AVX512", "AVX2", "DEFAULT"])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_fast_linear_layer_equals_torchs(bias, capability, monkeypatch):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    linear = nn.Linear(1024, 1024, bias=bias).requires_grad_(False)
+    x = torch.randn(2, 7, 1024)
+    torch.testing.assert_close(FastLinear(linear)(x), linear(x), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(48,), (7, 48), (2, 3, 7, 48)])
+def test_a_product_in_blocks_has_the_shape_of_the_whole(shape):
+    weight, bias, x = torch.randn(24, 48), torch.randn(24), torch.randn(shape)
+    torch.testing.assert_close(in_blocks(x, weight, bias, 4), nn.functional.linear(x, weight, bias),
+                               atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("outputs", "threads", "count"), [
+    (4096, 2, 8), (3072, 2, 6), (1024, 2, 2), (1024, 1, 2), (1024, 8, 8),
+    (1024, 6, 1), (1024, 16, 1), (1021, 2, 1)])  # what cannot be shared out evenly or without crumbs
+def test_outputs_are_shared_out_among_the_threads(outputs, threads, count):
+    assert blocks(outputs, 1024, threads) == count
+
+
+def test_outputs_of_few_inputs_are_not_shared_out():
+    assert blocks(4096, 768, 2) == 1
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_linear_layers_become_fast_ones_in_full_precision_only(device):
+    assert type(tuned(Toy().to(device)).mix[0]) is FastLinear
+    assert type(tuned(Toy().to(device, torch.bfloat16)).mix[0]) is nn.Linear
 
 
 @pytest.mark.parametrize(("kernel", "stride"), [(3, 2), (5, 2), (7, 2), (3, 1)])

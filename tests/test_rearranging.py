@@ -13,9 +13,9 @@ from torch.nn import functional as F
 from depth import compiled, compiling, supply
 from depth.engines import Eager
 from depth.models import MODELS, find
-from depth.networks import checkpoints
+from depth.networks import build, checkpoints
 from depth.networks.decoder import Decoder, DepthNetwork, Readout, Reassemble
-from depth.rearranging import GatheredConv, SplitReadout, UpsampledConv, rearranged
+from depth.rearranging import GatheredConv, MinimalConv, SplitReadout, UpsampledConv, rearranged
 from depth.tuning import simplified, tuned
 from tests.references import Reference
 
@@ -51,11 +51,19 @@ def test_gathered_pixels_equal_the_convolution(kernel, stride, padding, bias):
     torch.testing.assert_close(GatheredConv(convolution)(x), convolution(x), atol=1e-5, rtol=1e-5)
 
 
-def test_gathered_pixels_equal_the_convolution_without_one_dnn(monkeypatch):
-    monkeypatch.setattr("depth.rearranging.onednn_pays", lambda: False)
-    convolution = nn.Conv2d(3, 8, 3, 2, 1).requires_grad_(False)
-    x = torch.randn(1, 3, 16, 16)
-    torch.testing.assert_close(GatheredConv(convolution)(x), convolution(x), atol=1e-5, rtol=1e-5)
+@pytest.mark.parametrize(("h", "w"), [(4, 4), (4, 8), (24, 40)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_minimal_filtering_equals_the_convolution(h, w, bias):
+    convolution = nn.Conv2d(6, 5, 3, padding=1, bias=bias).requires_grad_(False)
+    x = torch.randn(2, 6, h, w)
+    torch.testing.assert_close(MinimalConv(convolution)(x), convolution(x), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("narrow", "count"), [(True, 5), (False, 0)])
+def test_wide_convolutions_of_many_pixels_are_filtered_minimally_with_narrow_vectors(narrow, count, monkeypatch):
+    monkeypatch.setattr("depth.rearranging.avx2_alone", lambda: narrow)
+    network = rearranged(simplified(build(find("DPT_Large"))))
+    assert sum(isinstance(module, MinimalConv) for module in network.modules()) == count
 
 
 def test_a_split_readout_equals_the_whole():
@@ -66,8 +74,9 @@ def test_a_split_readout_equals_the_whole():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", SMALLEST)
-def test_every_network_is_the_same_rearranged(family):
+def test_every_network_is_the_same_rearranged(family, monkeypatch):
     """The parameters too: compiled code looks them up in the checkpoint."""
+    monkeypatch.setattr("depth.rearranging.avx2_alone", lambda: True)
     model = SMALLEST[family]
     plain, other = (_network(model) for _ in range(2))
     names = {name: tensor.shape for name, tensor in other.state_dict().items()}
@@ -107,7 +116,10 @@ class Encoder(nn.Module):
 
 
 @pytest.mark.slow
-def test_what_is_rearranged_can_be_compiled_for_free_sizes(tmp_path):
+def test_what_is_rearranged_can_be_compiled_for_free_sizes(tmp_path, monkeypatch):
+    monkeypatch.setattr("depth.rearranging.avx2_alone", lambda: True)
+    monkeypatch.setattr("depth.rearranging.WIDE", 16)
+
     def empty():
         decoder = Decoder((16,) * 4, (16,) * 4, (16,) * 4, (16, 16, 16), head_align_corners=True)
         return DepthNetwork(Encoder(16), decoder).eval().requires_grad_(False)
