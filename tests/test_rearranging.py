@@ -54,9 +54,16 @@ def test_gathered_pixels_equal_the_convolution(kernel, stride, padding, bias):
 @pytest.mark.parametrize(("h", "w"), [(4, 4), (4, 8), (24, 40)])
 @pytest.mark.parametrize("bias", [True, False])
 def test_minimal_filtering_equals_the_convolution(h, w, bias):
-    convolution = nn.Conv2d(6, 5, 3, padding=1, bias=bias).requires_grad_(False)
-    x = torch.randn(2, 6, h, w)
-    torch.testing.assert_close(MinimalConv(convolution)(x), convolution(x), atol=1e-5, rtol=1e-5)
+    convolution = nn.Conv2d(6, 5, 3, padding=1, bias=bias, dtype=torch.float64).requires_grad_(False)
+    x = torch.randn(2, 6, h, w, dtype=torch.float64)
+    torch.testing.assert_close(MinimalConv(convolution)(x), convolution(x), atol=1e-12, rtol=1e-12)
+
+
+def test_minimal_filtering_in_single_precision_is_within_a_few_roundings():
+    convolution = nn.Conv2d(256, 8, 3, padding=1).requires_grad_(False)
+    x = torch.randn(1, 256, 16, 16)
+    got, wanted = MinimalConv(convolution)(x), convolution(x)
+    assert (got - wanted).abs().max() <= 1e-5 * (wanted.max() - wanted.min())
 
 
 @pytest.mark.parametrize(("narrow", "count"), [(True, 5), (False, 0)])
