@@ -174,9 +174,7 @@ def rearranged(network: nn.Module) -> nn.Module:
     """The simplified network itself (see `tuning.py`), rearranged."""
     for name, module in list(network.named_modules()):
         if isinstance(module, Decoder):
-            _rearrange_head(module)
-            if avx2_alone():
-                _filter_minimally(module)
+            _rearrange_decoder(module)
         elif isinstance(module, Reassemble):
             replace(module, lambda child: type(child) is nn.Conv2d, GatheredConv)
         elif name.endswith("patch_embed"):
@@ -185,20 +183,21 @@ def rearranged(network: nn.Module) -> nn.Module:
     return network
 
 
-def _rearrange_head(decoder: Decoder) -> None:
+def _rearrange_decoder(decoder: Decoder) -> None:
     head = decoder.output_conv
-    if isinstance(decoder.stem_transpose, nn.Identity):
+    if isinstance(decoder.stem_transpose, nn.Identity):  # else the picture's quarter is no multiple of four
         decoder.refinenet1 = Unenlarged(decoder.refinenet1)
         head[0] = UpsampledConv(head[0], align_corners=True)
+        if avx2_alone():
+            _filter_minimally(decoder)
     head[2] = UpsampledConv(head[2], head[1].align_corners)
     head[1] = nn.Identity()
 
 
 def _filter_minimally(decoder: Decoder) -> None:
     """In the largest level, whose sides are a quarter of the picture's: smaller ones hardly repay their compiling."""
-    if isinstance(decoder.stem_transpose, nn.Identity):  # else the picture's quarter is no multiple of four
-        level = {*decoder.layer1_rn.modules(), *decoder.refinenet1.modules()}
-        replace(decoder, lambda module: module in level and _is_wide(module), MinimalConv)
+    level = {*decoder.layer1_rn.modules(), *decoder.refinenet1.modules()}
+    replace(decoder, lambda module: module in level and _is_wide(module), MinimalConv)
 
 
 def _is_wide(module: nn.Module) -> bool:

@@ -51,6 +51,13 @@ def test_gathered_pixels_equal_the_convolution(kernel, stride, padding, bias):
     torch.testing.assert_close(GatheredConv(convolution)(x), convolution(x), atol=1e-5, rtol=1e-5)
 
 
+def test_gathered_pixels_equal_the_convolution_without_one_dnn(monkeypatch):
+    monkeypatch.setattr("depth.tuning.onednn_pays", lambda: False)
+    convolution = nn.Conv2d(3, 8, 3, 2, 1).requires_grad_(False)
+    x = torch.randn(1, 3, 16, 16)
+    torch.testing.assert_close(GatheredConv(convolution)(x), convolution(x), atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize(("h", "w"), [(4, 4), (4, 8), (24, 40)])
 @pytest.mark.parametrize("bias", [True, False])
 def test_minimal_filtering_equals_the_convolution(h, w, bias):
