@@ -123,12 +123,12 @@ def test_head_that_fills_the_picture_is_nearer_than_what_is_behind_it(network):
 
 @pytest.mark.slow
 def test_first_held_out_scenes_are_not_seen_worse_than_when_the_weights_were_made(network):
-    """Then 0.906 and 0.979 on these 120; the figures on all 500 stand in the README of the weights."""
-    assert_seen(train_tiny.evaluate(network, 120), 0.896, 0.969)
+    """Then 0.921 and 0.980 on these 120; the figures on all 500 stand in the README of the weights."""
+    assert_seen(train_tiny.evaluate(network, 120), 0.911, 0.970)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("first", "then"), [(scenes.CLOSE, (0.873, 0.940)), (scenes.NEARBY, (0.918, 0.957))],
+@pytest.mark.parametrize(("first", "then"), [(scenes.CLOSE, (0.888, 0.949)), (scenes.NEARBY, (0.922, 0.962))],
                          ids=["close views of rooms", "nearby views"])
 def test_first_held_out_views_from_the_hand_are_not_seen_worse_than_when_the_weights_were_made(network, first, then):
     figures = train_tiny.evaluate(network, 60, scene_pool.HELD_OUT + first)
