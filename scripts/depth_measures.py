@@ -18,9 +18,7 @@ def plain_loss(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     It rewards a guess that is only slightly better than none, which the invariant loss does not: there a weak
     prediction is stretched to full contrast first. So it teaches from the first step, and it fixes the output's scale.
     """
-    samples = target.flatten(1)[:, ::5]
-    low = torch.quantile(samples, 0.02, dim=1)[:, None, None]
-    high = torch.quantile(samples, 0.95, dim=1)[:, None, None]
+    low, high = (value[..., None] for value in quantiles(target.flatten(1)[:, ::5], 0.02, 0.95))
     residual = prediction - ((target - low) / (high - low).clamp(min=1e-3)).clamp(0, 1.5)
     return residual.abs().mean() + 0.5 * gradient_error(residual)
 
@@ -29,8 +27,8 @@ def midas_loss(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Scale- and shift-invariant trimmed error plus gradient matching; N×h×w each."""
     residual = standardised(prediction) - standardised(target)
     error = residual.abs().flatten(1)
-    kept = error.clamp(max=torch.quantile(error.detach()[:, ::7], TRIM, dim=1, keepdim=True))
-    return kept.mean() + 0.5 * gradient_error(residual)
+    [most] = quantiles(error.detach()[:, ::7], TRIM)
+    return torch.minimum(error, most).mean() + 0.5 * gradient_error(residual)
 
 
 def ratio_loss(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -50,6 +48,15 @@ def ratio_loss(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     bent = torch.where(fitted > lowest, fitted.clamp(min=lowest).log(), lowest.log() + fitted / lowest - 1)
     error = (bent - truth.clamp(min=1 / FARTHEST).log()).abs()
     return (valid * torch.log1p(error / RATIO)).sum(1).div(count[:, 0]).mean() * RATIO
+
+
+def quantiles(rows: torch.Tensor, *shares: float) -> list[torch.Tensor]:
+    """Of each row, N×1 each, as `torch.quantile` has them, with one sorting, and such that they can be compiled."""
+    ordered = rows.sort(dim=1).values
+    places = [share * (rows.shape[1] - 1) for share in shares]
+    below = [min(int(place), rows.shape[1] - 2) for place in places]
+    return [torch.lerp(ordered[:, k : k + 1], ordered[:, k + 1 : k + 2], place - k)
+            for place, k in zip(places, below, strict=True)]
 
 
 def standardised(inverse: torch.Tensor) -> torch.Tensor:

@@ -1,12 +1,12 @@
 """The last rounds of training the bundled model, with pictures by the hundred: for a GPU.
 
-    python scripts/last_round.py --start seventh.safetensors --weights eighth.safetensors --seed 3
+    python scripts/last_round.py --start eighth.safetensors --weights ninth.safetensors --seed 4
 
-`train_tiny.py` ends with three of them. Processes render scenes while the device trains on those it was given before,
-full size from the first step to the last. Views, colours, the passes and both optimizers run on the device; there the
-network and the loss are compiled for each picture size (which takes Triton, a C compiler and a minute or two, in which
-the device draws scenes), and a whole step is a CUDA graph. The learning rate rises, stays and falls to nothing with the
-share of the steps. It runs without a GPU as well, for days.
+`train_tiny.py` ends with four of them. Processes render scenes while the device trains on those it was given before,
+full size from the first step to the last. Views, colours, the passes and both optimizers run on the device, and a GPU
+draws the scenes too. There the network and the loss are compiled for each picture size, which takes Triton, a compiler
+for C and some minutes: the steps begin with the first size and go on meanwhile. A whole step is a CUDA graph. The
+learning rate rises, stays and falls to nothing with the share of the steps. It runs without a GPU as well, for days.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,13 +36,15 @@ from scripts.compilable import compilable
 from scripts.scene_pool import SIDE
 from scripts.scene_ring import Ring
 
-ROUNDS, BATCH = (12_000, 24_000, 26_000), 128  # steps of the rounds, each with the next seed; pictures in a step
+ROUNDS = (12_000, 24_000, 26_000, 36_000)  # steps of the rounds, each with the next seed
+BATCH = 128  # pictures in a step
 RATE, RISE, FALL = 2e-3, 0.02, 0.7  # the highest rate; the shares of the steps in which it rises and falls
-AT_ONCE, MORE = 4_500, 3  # scenes to begin with; room for so many more with each step
+AT_ONCE, KEPT = 4_500, 140_000  # scenes to begin with, and on the device
 INERTIA = 0.999  # of the running mean
 TURN, STRETCH, ZOOM = 0.06, 0.05, 0.7  # of a view: deviations of the angle and of the log of its height; the least part
 LANES = 6  # streams beside each other
 PLACES, PART = 8_192, 256  # scenes that wait for the device; those it is given at once
+AHEAD = 2  # steps the device is sent before it has finished one
 SEED = 1
 APART = 1_000_000  # between the first scenes of two seeds
 SEEDS = (scenes.NEARBY - scenes.CLOSE) // APART
@@ -61,6 +64,9 @@ SHAPES = (Shape(192, 256, 0.4), Shape(256, 256, 0.35), Shape(256, 192, 0.25))
 def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     torch.manual_seed(options.seed)
+    if options.device.type == "cuda":  # the steps go before what is drawn and compiled beside them
+        torch.cuda.set_stream(torch.cuda.Stream(priority=-1))
+        sys.setswitchinterval(5e-4)
     end = time.monotonic() + 60 * options.minutes
     store = Store(options)
     try:
@@ -87,7 +93,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--steps", type=int, default=ROUNDS[-1])
     p.add_argument("--minutes", type=float, default=7 * 24 * 60, help="end after so many, with fewer steps")
     p.add_argument("--seed", type=number_of_seed, default=SEED)
-    p.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 1), help="rendering processes")
+    p.add_argument("--workers", type=int, help="rendering processes")
+    p.add_argument("--scenes", type=int, default=KEPT, help="to keep on the device, 328 KB each, the latest")
     p.add_argument("--ring", type=Path, default=Path("/dev/shm/depthmap-scenes"), help="a folder in memory")
     p.add_argument("--device", type=torch.device, default="cuda" if torch.cuda.is_available() else "cpu")
     return p
@@ -107,26 +114,30 @@ def rate(share: float) -> float:
 
 
 class Store:
-    """The scenes on the device, in the order of their numbers, and pictures drawn from them."""
+    """The latest scenes on the device, in the order of their numbers, and pictures drawn from them."""
 
     def __init__(self, options: argparse.Namespace):
-        self.ring, self.device = Ring(options.ring, PLACES, options.workers, "w+"), options.device
-        self.ring.lent[0] = options.workers if self.device.type == "cuda" else 0
-        self.crew = self.ring.start(options.seed * APART)
-        self.rng = np.random.default_rng(options.seed)
-        self.capacity = -(-(AT_ONCE + MORE * options.steps) // PART) * PART
+        self.device, on_gpu = options.device, options.device.type == "cuda"
+        processors = os.cpu_count() or 2
+        workers = options.workers or (3 * processors if on_gpu else max(1, processors - 1))
+        self.ring = Ring(options.ring, PLACES, workers, "w+")
+        self.crew = self.ring.start(options.seed * APART, on_gpu)
+        self.capacity = -(-options.scenes // PART) * PART
         self.rgb = torch.empty((self.capacity, SIDE, SIDE, 3), dtype=torch.uint8, device=self.device)
         self.inverse = torch.empty((self.capacity, SIDE, SIDE), dtype=torch.float16, device=self.device)
         self.mean, self.std = (values.to(self.device) for values in (scene_pool.MEAN, scene_pool.STD))
-        self.side = torch.cuda.Stream() if self.device.type == "cuda" else None
-        self.count, self.closed, self.taking = 0, False, threading.Lock()
-        self.hand = ThreadPoolExecutor(1)
-        self.taker = self.hand.submit(self._take_all)
+        self.oldest, self.newest = (torch.zeros((), dtype=torch.float64, device=self.device) for _ in range(2))
+        self.side = torch.cuda.Stream() if on_gpu else None
+        self.count, self.over, self.alone = 0, threading.Event(), threading.Lock()
+        self.hands = ThreadPoolExecutor(2)
+        self.taker = self.hands.submit(self._take_all)
+        if on_gpu:
+            self.hands.submit(self._serve)
 
     def close(self) -> None:
         """No more scenes."""
-        self.closed = True
-        self.hand.shutdown()
+        self.over.set()
+        self.hands.shutdown()
         self.crew.terminate()
         self.crew.join()
         self.ring.remove()
@@ -140,32 +151,51 @@ class Store:
             time.sleep(0.1)
 
     def _take_all(self) -> None:
-        """Take what is rendered, in a thread of its own, as far as there is room; from then on it is drawn from."""
-        while self.count < self.capacity and not self.closed:
+        """Take what is rendered, in a thread of its own; from then on it is drawn from."""
+        while not self.over.is_set():
             if self.ring.ready() >= self.count + PART:
-                with self.taking:
+                with self.alone:
                     self._take()
             else:
                 time.sleep(0.05)
 
     def _take(self) -> None:
-        here = slice(self.count, self.count + PART)
+        """Into the places of the oldest. Those of the next part are not drawn from either: a step may lag behind."""
+        first = self.count % self.capacity
+        here = slice(first, first + PART)
         there = slice(self.count % PLACES, self.count % PLACES + PART)
         with torch.cuda.stream(self.side):  # beside the training, not after it
+            self.oldest.fill_(max(0, self.count + 2 * PART - self.capacity))
             self.rgb[here].copy_(torch.from_numpy(self.ring.rgb[there]))
             self.inverse[here].copy_(torch.from_numpy(self.ring.inverse[there]))
+            self.newest.fill_(self.count + PART)
         if self.side:
             self.side.synchronize()
         self.count += PART
         self.ring.taken[0] = self.count
 
+    def _serve(self) -> None:
+        """Draw for those who render, once a GPU was seen to do it well."""
+        while not self.ring.proven[0]:
+            if self.over.wait(0.1):
+                return
+        from scripts.scenes import device
+
+        try:
+            self.ring.serve(device.draw, self.alone, self.over)
+        except Exception as error:  # its memory is full, say
+            print(f"Scenes are drawn by the processors alone from now on: {error}", flush=True)
+
     def draw(self, shape: Shape) -> scene_pool.Batch:
-        """Random views of random scenes, spoilt further; see `scene_pool.draw`."""
-        chosen = torch.randint(self.count, (BATCH,), device=self.device)
+        """Random views of random scenes, spoilt further; see `scene_pool.draw`. No number of it comes from here."""
+        share = torch.rand(BATCH, dtype=torch.float64, device=self.device)
+        chosen = self.oldest.lerp(self.newest, share).long() % self.capacity
         places = F.affine_grid(self._views(shape), [BATCH, 3, shape.height, shape.width], align_corners=False)
-        sharp = self.rng.random() < 0.5  # photos reach the network both soft and sharp
-        pictures = F.grid_sample(self.rgb[chosen].permute(0, 3, 1, 2).float() / 255, places,
-                                 "bicubic" if sharp else "bilinear", "border", align_corners=False)
+        colours, half = self.rgb[chosen].permute(0, 3, 1, 2).float() / 255, BATCH // 2
+        pictures = torch.cat([  # photos reach the network both soft and sharp
+            F.grid_sample(colours[:half], places[:half], "bilinear", "border", align_corners=False),
+            F.grid_sample(colours[half:], places[half:], "bicubic", "border", align_corners=False),
+        ])
         inverse = F.grid_sample(self.inverse[chosen].float()[:, None], places, "nearest", "border", align_corners=False)
         return scene_pool.Batch((recoloured(pictures.clamp(0, 1)) - self.mean) / self.std, inverse[:, 0])
 
@@ -242,69 +272,95 @@ class Trainer:
         matrices, rest = learning.divided(self.network)
         self.muon = Muon(matrices, self.rate)
         self.adam = torch.optim.AdamW(learning.groups(rest), lr=self.rate, fused=True, capturable=on_gpu)
-        self.graphs: dict[Shape, tuple[torch.cuda.CUDAGraph, torch.Tensor, torch.Tensor]] = {}
+        self.graphs: dict[Shape, torch.cuda.CUDAGraph] = {}
+        self.kept: list[tuple[torch.Tensor, torch.Tensor]] = []  # what the graphs train on
         self.ahead = torch.cuda.Stream() if on_gpu else None
+        self.sent: deque[torch.cuda.Event] = deque()
+        self.hand, self.compiling = ThreadPoolExecutor(1), None
         self.rng = np.random.default_rng(options.seed)
         self.step = self.unsaid = 0
         self.total = torch.zeros((), device=self.device)
 
     def prepare(self, store: Store) -> None:
-        """On a GPU capture the graphs, on noise; afterwards all is as it was. Until then the GPU draws scenes."""
+        """On a GPU capture a step's graph for the first shape; those of the others follow during the steps."""
         if self.device.type != "cuda":
             return
-        for shape in SHAPES:
-            self.graphs[shape] = self._captured(shape, store.taking)
-        store.ring.lent[0] = 0
-        for module in (self.network, self.mean):
-            module.load_state_dict(self.weights)
+        self.compiling = self._compiling()
+        store.wait(AT_ONCE)
+        self.compiling.result()
+        drawn = store.draw(SHAPES[0])
+        self._move(drawn.pictures.to(self.short, memory_format=torch.channels_last), drawn.inverse)  # at no rate
         for value in itertools.chain(*(state.values() for state in (*self.adam.state.values(), *self.muon.state))):
             value.zero_()
         self.total.zero_()
+        self._capture(store)
 
-    def _captured(self, shape: Shape, alone: threading.Lock) -> tuple[torch.cuda.CUDAGraph, torch.Tensor, torch.Tensor]:
-        """The graph of a step, and the tensors from which it takes pictures and inverse depth."""
-        pictures = torch.randn((BATCH, 3, shape.height, shape.width), device=self.device, dtype=torch.bfloat16)
-        pictures = pictures.contiguous(memory_format=torch.channels_last)
-        inverse = torch.rand((BATCH, shape.height, shape.width), device=self.device)
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
+    def _compiling(self) -> Future | None:
+        """The compiler at work on the next shape, in another thread."""
+        return self.hand.submit(self._compile, SHAPES[len(self.graphs)]) if len(self.graphs) < len(SHAPES) else None
+
+    def _compile(self, shape: Shape) -> None:
+        """By a loss and its gradients, of noise."""
+        with torch.cuda.stream(torch.cuda.Stream()):
+            pictures = torch.randn((BATCH, 3, shape.height, shape.width), device=self.device, dtype=self.short)
+            pictures = pictures.contiguous(memory_format=torch.channels_last)
+            inverse = torch.rand((BATCH, shape.height, shape.width), device=self.device)
             for _ in range(3):
-                self._move(pictures, inverse)
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        memory = next((other.pool() for other, *_ in self.graphs.values()), None)
-        with alone, torch.cuda.graph(graph, pool=memory):  # others' copies would be recorded, or forbidden
+                self._gradients(pictures, inverse)
+            torch.cuda.synchronize()
+
+    def _capture(self, store: Store) -> None:
+        """The graph of a step for the shape that was compiled: it trains on pictures and draws the next ones."""
+        shape, graph, stream = SHAPES[len(self.graphs)], torch.cuda.CUDAGraph(), torch.cuda.Stream(priority=-1)
+        with torch.cuda.stream(self.ahead):
+            drawn = store.draw(shape)
+        torch.cuda.current_stream().wait_stream(self.ahead)
+        pictures = drawn.pictures.to(self.short, memory_format=torch.channels_last)
+        inverse = drawn.inverse.clone()
+        self._gradients(pictures, inverse)  # so that all this thread needs is there
+        memory = next((other.pool() for other in self.graphs.values()), None)
+        with store.alone, torch.cuda.graph(graph, memory, stream):  # others' copies would be recorded, or forbidden
+            self.ahead.wait_stream(stream)
+            with torch.cuda.stream(self.ahead):
+                following = store.draw(shape)
             self._move(pictures, inverse)
-        return graph, pictures, inverse
+            stream.wait_stream(self.ahead)
+            pictures.copy_(following.pictures)
+            inverse.copy_(following.inverse)
+        self.graphs[shape] = graph
+        self.kept.append((pictures, inverse))
+        self.compiling = self._compiling()
 
     def advance(self, store: Store, share: float) -> None:
         """One step, when this share of the round is over."""
-        shape = SHAPES[int(self.rng.choice(len(SHAPES), p=[shape.share for shape in SHAPES]))]
-        store.wait(AT_ONCE)
-        if shape in self.graphs:
-            graph, pictures, inverse = self.graphs[shape]
-            here = torch.cuda.current_stream()
-            with torch.cuda.stream(self.ahead):
-                batch = store.draw(shape)
-            here.wait_stream(self.ahead)
-            pictures.copy_(batch.pictures)
-            inverse.copy_(batch.inverse)
-            self.ahead.wait_stream(here)  # so the next pictures are drawn beside this step, after they were copied
-            self.rate.fill_(rate(share))
-            graph.replay()
+        if self.compiling and self.compiling.done():
+            self.compiling.result()
+            self._capture(store)
+        shapes = list(self.graphs) or SHAPES
+        shares = np.array([shape.share for shape in shapes])
+        shape = shapes[int(self.rng.choice(len(shapes), p=shares / shares.sum()))]
+        self.rate.fill_(rate(share))
+        if self.graphs:
+            self.graphs[shape].replay()
+            self._keep_pace()
         else:
+            store.wait(AT_ONCE)
             batch = store.draw(shape)
-            self.rate.fill_(rate(share))
             self._move(batch.pictures, batch.inverse)
         self.step, self.unsaid = self.step + 1, self.unsaid + 1
+
+    def _keep_pace(self) -> None:
+        """Wait for the device if it lags behind: the rate belongs to the time of a step."""
+        self.sent.append(torch.cuda.Event(blocking=True))
+        self.sent[-1].record()
+        if len(self.sent) > AHEAD:
+            self.sent.popleft().synchronize()
 
     def _move(self, pictures: torch.Tensor, inverse: torch.Tensor) -> None:
         """Forward, backward, both optimizers, the running mean."""
         with torch.no_grad():
             torch._foreach_copy_(list(self.halves.values()), list(self.halved.values()))
-        loss = self._compiled(pictures, inverse)
-        found = torch.autograd.grad(loss, [*self.halves.values(), *self.whole.values()])
+        loss, found = self._gradients(pictures, inverse)
         gradients = [p.grad for p in (*self.halved.values(), *self.whole.values())]
         for part in (slice(len(self.halves)), slice(len(self.halves), None)):  # one kind of number each
             torch._foreach_copy_(gradients[part], found[part])
@@ -315,6 +371,10 @@ class Trainer:
         with torch.no_grad():
             torch._foreach_lerp_(list(self.mean.parameters()), list(self.network.parameters()), 1 - INERTIA)
             self.total += loss
+
+    def _gradients(self, pictures: torch.Tensor, inverse: torch.Tensor) -> tuple[torch.Tensor, Sequence[torch.Tensor]]:
+        loss = self._compiled(pictures, inverse)
+        return loss, torch.autograd.grad(loss, [*self.halves.values(), *self.whole.values()])
 
     def _error(self, pictures: torch.Tensor, inverse: torch.Tensor) -> torch.Tensor:
         return learning.criterion(self._predicted(pictures).float(), inverse, fitted=True)
@@ -348,7 +408,7 @@ class Muon:
             self.banks.setdefault(tuple(learning.as_matrix(bank).shape), []).append(bank)
         self.state = [{"momentum": torch.zeros((len(banks), *shape), device=rate.device)}
                       for shape, banks in self.banks.items()]
-        self.lanes = [torch.cuda.Stream() for _ in range(LANES)] if rate.device.type == "cuda" else []
+        self.lanes = [torch.cuda.Stream(priority=-1) for _ in range(LANES)] if rate.device.type == "cuda" else []
 
     @torch.no_grad()
     def step(self) -> None:

@@ -1,16 +1,20 @@
 """Scenes rendered by many processes at once, in shared memory, for a trainer that keeps them on a GPU.
 
-No disk is fast enough, and none is needed: the trainer takes a scene once, and its place is used again. It lends its
-GPU to them, above all while it does not need it yet.
+No disk is fast enough, and none is needed: the trainer takes a scene once, and its place is used again. The GPU draws
+for them as well: a process puts a scene together, asks, and spoils what it gets as a camera does. There are more of
+them than processors, since most of them wait.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 import time
+from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 
@@ -18,12 +22,16 @@ from scripts import scenes
 from scripts.scene_pool import SCENES, SIDE, inverse_depth
 
 TRIES = 4  # numbers a scene may choose from, so that thinned-out kinds leave no gap
-KINDS = (0,) * 13 + (scenes.CLOSE,) * 2 + (scenes.NEARBY,) * 5  # in turn: all kinds, close views of rooms, nearby views
+OF_A_SEED = 235_000  # scenes; then they come again
+KINDS = (0,) * 14 + (scenes.CLOSE,) + (scenes.NEARBY,) * 5  # in turn: all kinds, close views of rooms, nearby views
+LONGEST = 16_384  # numbers of a scene that the GPU is asked for
+IDLE, ASKED, DRAWN = range(3)
+PAUSE, GATHERING = 0.002, 0.1  # seconds between two looks of who asked, and of who answers
 
 
 def seed_of(first: int, n: int) -> int:
     """The seed of a ring's scene n: the first of its numbers that is used, or the last."""
-    begin = first + SCENES + TRIES * n + KINDS[n % len(KINDS)]
+    begin = first + SCENES + TRIES * (n % OF_A_SEED) + KINDS[n % len(KINDS)]
     return next((seed for seed in range(begin, begin + TRIES - 1) if scenes.is_used(seed)), begin + TRIES - 1)
 
 
@@ -42,9 +50,12 @@ class Ring:
         self.inverse = mapped("inverse.f16", np.float16, places, SIDE, SIDE)
         self.done = mapped("done.i64", np.int64, workers)  # scenes rendered by each worker
         self.taken = mapped("taken.i64", np.int64, 1)
-        self.lent = mapped("lent.i64", np.int64, 1)  # so many workers may draw on the GPU
-        self.proven = mapped("proven.i64", np.int64, 1)  # 1 once it has drawn a scene, so that the others may
-        self._gpu: ModuleType | None = None
+        self.proven = mapped("proven.i64", np.int64, 1)  # 1 once a GPU has drawn what a processor draws
+        self.serves = mapped("serves.i64", np.int64, 1)  # 1 as long as it draws for the workers
+        self.stage = mapped("stage.i64", np.int64, workers)  # of what each worker asks for
+        self.asked = mapped("asked.f64", np.float64, workers, LONGEST)
+        self.colour = mapped("colour.f32", np.float32, workers, SIDE, SIDE, 3)
+        self.depth = mapped("depth.f32", np.float32, workers, SIDE, SIDE)
 
     def ready(self) -> int:
         """How many scenes were rendered from the first on, without a gap."""
@@ -52,65 +63,101 @@ class Ring:
 
     def put(self, first: int, n: int) -> None:
         """Render scene n into its place."""
-        seed = seed_of(first, n)
-        picture = self._drawn(seed, n % self.workers)
+        picture = scenes.render(seed_of(first, n), SIDE, SIDE, partial(self._drawn, n % self.workers))
         self.rgb[n % self.places] = picture.rgb
         self.inverse[n % self.places] = inverse_depth(picture.depth)
         self.done[n % self.workers] += 1
 
-    def _drawn(self, seed: int, worker: int) -> scenes.Picture:
-        """By the GPU as long as it is lent and does what it is told, else by this processor."""
-        if worker < self.lent[0] and self.proven[0]:
-            try:
-                from scripts.scenes import device
+    def _drawn(self, worker: int, s: scenes.Scene, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+        """As `scenes.draw`, by the GPU as long as it serves."""
+        if self.serves[0] and len(numbers := packed(scenes.rows(s, height, width))) <= LONGEST:
+            self.asked[worker, : len(numbers)] = numbers
+            self.stage[worker] = ASKED
+            while self.serves[0] and self.stage[worker] == ASKED:
+                time.sleep(PAUSE)
+            if self.stage[worker] == DRAWN:
+                return self.colour[worker].copy(), self.depth[worker].copy()
+        return scenes.draw(s, height, width)
 
-                self._gpu = device
-                return scenes.render(seed, SIDE, SIDE, device.draw)
-            except Exception as error:  # its memory is full, say
-                self.proven[0] = 0
-                print(f"Scenes are drawn by the processors alone from now on: {error}", flush=True)
-        elif self._gpu is not None:
-            self._gpu.close()
-            self._gpu = None
-        return scenes.render(seed, SIDE, SIDE)
+    def serve(self, draw: Callable, alone: threading.Lock, over: threading.Event) -> None:
+        """Draw what the workers ask for, all at once with `draw` (see `scenes/device.py`), until it is over."""
+        self.serves[0] = 1
+        try:
+            while not over.wait(GATHERING):
+                asked = np.flatnonzero(self.stage == ASKED)
+                if len(asked) == 0:
+                    continue
+                with alone:
+                    found = draw([unpacked(self.asked[k]) for k in asked], SIDE, SIDE)
+                for k, colour, depth in zip(asked, *found, strict=True):
+                    self.colour[k], self.depth[k] = colour, depth
+                    self.stage[k] = DRAWN
+        finally:
+            self.serves[0] = 0
 
     def remove(self) -> None:
         """Give the memory back, when nobody works with it any more."""
         for file in self.files:
             file.unlink()
 
-    def start(self, first: int) -> multiprocessing.Process:
+    def start(self, first: int, gpu: bool = False) -> multiprocessing.Process:
         """Render in the background, as long as this process lives and there is a free place."""
         context = multiprocessing.get_context("spawn")
-        crew = context.Process(target=_crew, args=(self.folder, self.places, self.workers, first))
+        crew = context.Process(target=_crew, args=(self.folder, self.places, self.workers, first, gpu))
         crew.start()
         return crew
 
 
-def _crew(folder: Path, places: int, workers: int, first: int) -> None:
+def packed(rows: scenes.Rows) -> np.ndarray:
+    """A scene as one row of numbers, the counts of its shapes, materials and lights first."""
+    counts = [len(rows.shapes), len(rows.materials), len(rows.lights)]
+    return np.concatenate([counts, *(np.ravel(part) for part in rows)])
+
+
+def unpacked(numbers: np.ndarray) -> scenes.Rows:
+    """What `packed` was given; it shares memory with `numbers`, which may be longer."""
+    many = iter(numbers[:3].astype(int))
+    shapes = [(next(many), *shape[1:]) if shape[:1] == (-1,) else shape for shape in scenes.ROWS]
+    ends = np.cumsum([3, *map(np.prod, shapes)]).astype(int)
+    parts = (numbers[a:b].reshape(shape) for (a, b), shape in zip(pairwise(ends), shapes, strict=True))
+    return scenes.Rows(*parts)
+
+
+def _crew(folder: Path, places: int, workers: int, first: int, gpu: bool) -> None:
     """Compile the renderer once, then work as many processes, which give way to all others."""
     parent = os.getppid()
-    os.nice(19)
     ring, context = Ring(folder, places, workers), multiprocessing.get_context("fork")
-    if ring.lent[0]:  # tried in a process of its own, since one that has used a GPU cannot be forked
+    if gpu:  # tried in a process of its own, since one that has used a GPU cannot be forked
         apart = multiprocessing.get_context("spawn")
         apart.Process(target=_try_gpu, args=(folder, places, workers), daemon=True).start()
     for n in range(len(KINDS)):
         scenes.render(seed_of(first, n), 32, 32)
+    os.nice(19)
     for k in range(1, workers):
         context.Process(target=_fill, args=(ring, first, k, os.getpid()), daemon=True).start()
     _fill(ring, first, 0, parent)
 
 
 def _try_gpu(folder: Path, places: int, workers: int) -> None:
-    """Compile for the GPU and draw one scene there."""
+    """Compile for the GPU, and compare what it draws with what a processor does."""
     try:
         from scripts.scenes import device
 
-        scenes.render(0, SIDE, SIDE, device.draw)
+        prove(device.draw)
     except Exception as error:  # a GPU that numba cannot use is no reason not to train on it
         raise SystemExit(f"Scenes are drawn by the processors alone: {str(error).strip().splitlines()[0]}") from None
     Ring(folder, places, workers).proven[0] = 1
+
+
+def prove(draw: Callable, side: int = SIDE) -> None:
+    """Raise if scenes come out otherwise than with `scenes.draw`; a few pixels at the edges of things may."""
+    tried = [scenes.compose(seed)[0] for seed in (0, 1, 2, scenes.CLOSE, scenes.NEARBY)]
+    found = draw([scenes.rows(s, side, side) for s in tried], side, side)
+    for s, *pair in zip(tried, *found, strict=True):
+        for got, wanted in zip(pair, scenes.draw(s, side, side), strict=True):
+            wrong = np.mean(np.abs(got - wanted) > 0.01 * (1 + np.abs(wanted)))
+            if wrong > 0.02:
+                raise ValueError(f"{wrong:.0%} of the numbers of a scene differ from those of a processor")
 
 
 def _fill(ring: Ring, first: int, k: int, parent: int) -> None:

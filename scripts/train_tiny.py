@@ -3,9 +3,9 @@
     python scripts/train_tiny.py                   # renders, trains, writes depth/weights/tiny.safetensors
     python scripts/train_tiny.py --evaluate        # figures of the shipped weights on 500 held-out scenes
 
-The scene of each number, the crops of each step and the first weights follow from --seed. There are eight
+The scene of each number, the crops of each step and the first weights follow from --seed. There are nine
 rounds in which the learning rate rises, stays, and falls: the first with AdamW, the others with Muon from the result of
-the one before. The first five go from small pictures to full-size ones and are for processors, the last three
+the one before. The first five go from small pictures to full-size ones and are for processors, the last four
 (`last_round.py`) are for a GPU. From the fifth on each ends with gathering the batch norms' statistics anew.
 Interrupted training goes on from the last checkpoint in --work.
 """

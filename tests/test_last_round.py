@@ -7,8 +7,12 @@ import os
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -61,13 +65,13 @@ def test_workers_go_on_once_places_are_free_and_end_with_their_parent(tmp_path, 
 
 def test_kinds_come_in_turn_and_thinned_out_ones_leave_no_gap():
     kinds = [scenes.compose(scene_ring.seed_of(0, n))[1] for n in range(20)]
-    assert kinds[13:] == ["closeup"] * 2 + ["nearby"] * 5
+    assert kinds[14:] == ["closeup"] + ["nearby"] * 5
     seeds = [scene_ring.seed_of(0, n) for n in range(20)]
     assert len(set(seeds)) == 20 and all(map(scenes.is_used, seeds))
 
 
 def test_no_scene_of_the_last_round_was_trained_on_before_or_is_held_out():
-    last = last_round.AT_ONCE + last_round.MORE * max(last_round.ROUNDS)
+    last = scene_ring.OF_A_SEED - 20
     for n in range(20):
         first = scene_ring.seed_of(0, n) - scene_ring.KINDS[n]
         assert first >= scene_pool.SCENES
@@ -75,29 +79,35 @@ def test_no_scene_of_the_last_round_was_trained_on_before_or_is_held_out():
     assert scene_ring.seed_of((last_round.SEEDS - 1) * last_round.APART, 19) < scene_pool.HELD_OUT
 
 
-class Gpu:
+def test_when_all_scenes_of_a_seed_were_rendered_they_come_again():
+    assert scene_ring.seed_of(7, scene_ring.OF_A_SEED + 3) == scene_ring.seed_of(7, 3)
+
+
+# ---- a GPU that draws ------------------------------------------------------------------------------------------------
+
+
+def wall(drawn: Sequence[scenes.Rows], height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     """Draws nothing but a grey wall one metre away."""
-
-    def __init__(self):
-        self.closed, self.full = 0, False
-
-    def draw(self, scene, height, width):
-        if self.full:
-            raise RuntimeError("out of memory")
-        return np.full((height, width, 3), 0.5, np.float32), np.ones((height, width), np.float32)
-
-    def close(self):
-        self.closed += 1
+    count = len(drawn)
+    return np.full((count, height, width, 3), 0.5, np.float32), np.ones((count, height, width), np.float32)
 
 
-@pytest.fixture
-def gpu(ring, monkeypatch) -> Gpu:
-    """Lent to the ring, and proven."""
-    gpu = Gpu()
-    monkeypatch.setitem(sys.modules, "scripts.scenes.device", gpu)
-    monkeypatch.setattr(scenes, "device", gpu, raising=False)
-    ring.lent[0] = ring.proven[0] = 1
-    return gpu
+def fails(*_) -> None:
+    raise RuntimeError("out of memory")
+
+
+@contextmanager
+def serving(ring: Ring, draw: Callable) -> Iterator[None]:
+    """The ring's workers are served by this one meanwhile."""
+    over = threading.Event()
+    with ThreadPoolExecutor(1) as hand:
+        served = hand.submit(ring.serve, draw, threading.Lock(), over)
+        while not (ring.serves[0] or served.done()):
+            time.sleep(0.01)
+        yield
+        over.set()
+        if draw is not fails:
+            served.result()
 
 
 def drawn_there(ring: Ring, n: int = 0) -> bool:
@@ -106,27 +116,51 @@ def drawn_there(ring: Ring, n: int = 0) -> bool:
     return bool((ring.inverse[n % ring.places] == 1).all())
 
 
-def test_a_lent_gpu_draws_until_it_is_needed(ring, gpu):
-    assert drawn_there(ring)
-    ring.lent[0] = 0
-    assert not drawn_there(ring, 1) and not drawn_there(ring, 2) and gpu.closed == 1
+def test_a_scene_comes_back_from_its_row_of_numbers():
+    rows = scenes.rows(scenes.compose(5)[0], 256, 256)
+    again = scene_ring.unpacked(np.append(scene_ring.packed(rows), np.ones(9)))
+    for got, wanted in zip(again, rows, strict=True):
+        np.testing.assert_array_equal(got, wanted)
 
 
-def test_a_gpu_that_was_not_proven_does_not_draw(ring, gpu):
-    ring.proven[0] = 0
-    assert not drawn_there(ring)
+def test_a_gpu_draws_as_long_as_it_serves(ring):
+    with serving(ring, wall):
+        assert drawn_there(ring)
+    assert not drawn_there(ring, 1)
 
 
-def test_a_gpu_draws_for_so_many_workers(ring, gpu):
-    ring.workers, ring.done = 2, np.zeros(2, np.int64)
-    assert drawn_there(ring, 0) and not drawn_there(ring, 1)
+def test_a_gpu_draws_for_several_workers_at_once(tmp_path):
+    ring, together = Ring(tmp_path, 3, 3, "w+"), []
+    with ThreadPoolExecutor(3) as workers, serving(ring, lambda *a: together.append(len(a[0])) or wall(*a)):
+        assert all(workers.map(drawn_there, [ring] * 3, range(3)))
+    assert sum(together) == 3 and len(together) < 3
 
 
-def test_where_a_gpu_fails_the_processors_draw(ring, gpu, capsys):
-    gpu.full = True
-    assert not drawn_there(ring) and "out of memory" in capsys.readouterr().out
-    gpu.full = False
-    assert not drawn_there(ring)
+def test_a_scene_of_too_many_numbers_is_drawn_by_the_processor(ring, monkeypatch):
+    monkeypatch.setattr(scene_ring, "LONGEST", 10)
+    with serving(ring, wall):
+        assert not drawn_there(ring)
+
+
+def test_where_a_gpu_fails_the_processors_draw(ring):
+    with serving(ring, fails):
+        assert not drawn_there(ring)
+    assert ring.serves[0] == 0
+
+
+def test_a_gpu_that_draws_as_the_processor_does_is_proven():
+    def draw(rows, height, width):
+        tried = [scenes.compose(seed)[0] for seed in (0, 1, 2, scenes.CLOSE, scenes.NEARBY)]
+        for got, wanted in zip(rows, tried, strict=True):
+            np.testing.assert_array_equal(got.shapes, scenes.rows(wanted, height, width).shapes)
+        return map(np.stack, zip(*(scenes.draw(s, height, width) for s in tried), strict=True))
+
+    scene_ring.prove(draw, 24)
+
+
+def test_a_gpu_that_draws_otherwise_is_not_proven():
+    with pytest.raises(ValueError, match="100% of the numbers of a scene differ"):
+        scene_ring.prove(lambda *a: [np.full_like(part, 1e3) for part in wall(*a)], 24)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="here is a GPU")
@@ -138,15 +172,17 @@ def test_without_a_gpu_nothing_is_proven(ring):
 
 @pytest.mark.slow
 def test_a_gpu_draws_what_the_processor_draws():
-    """In numba's simulator, pixel after pixel."""
+    """In numba's simulator, pixel after pixel, several scenes and one."""
     code = """if True:
         import numpy as np
         from scripts import scenes
         from scripts.scenes import device
-        for seed in (3, 4, 5, scenes.CLOSE, scenes.NEARBY):
-            scene, _ = scenes.compose(seed)
-            for got, wanted in zip(device.draw(scene, 9, 14), scenes.draw(scene, 9, 14)):
-                np.testing.assert_array_equal(got, wanted)
+        made = [scenes.compose(seed)[0] for seed in (3, 4, 5, scenes.CLOSE, scenes.NEARBY)]
+        for together in (made, made[:1]):
+            found = device.draw([scenes.rows(s, 9, 14) for s in together], 9, 14)
+            for s, *got in zip(together, *found, strict=True):
+                for mine, wanted in zip(got, scenes.draw(s, 9, 14)):
+                    np.testing.assert_array_equal(mine, wanted)
     """
     environment = os.environ | {"NUMBA_ENABLE_CUDASIM": "1", "NUMBA_DISABLE_JIT": "1"}
     subprocess.run([sys.executable, "-c", code], env=environment, check=True, cwd=ROOT)
@@ -160,7 +196,8 @@ def store(monkeypatch):
     """Two scenes: a grey ramp to the right that is as near as it is bright, and a black one that is all sky."""
     monkeypatch.setattr(last_round, "BATCH", 32)
     store = object.__new__(Store)
-    store.device, store.rng, store.count = torch.device("cpu"), np.random.default_rng(0), 2
+    store.device, store.count, store.capacity = torch.device("cpu"), 2, 2
+    store.oldest, store.newest = (torch.tensor(value, dtype=torch.float64) for value in (0.0, 2.0))
     store.mean, store.std = scene_pool.MEAN, scene_pool.STD
     ramp = torch.arange(256, dtype=torch.uint8).expand(256, 256)
     store.rgb = torch.stack([ramp, torch.zeros_like(ramp)])[..., None].expand(2, 256, 256, 3)
@@ -201,52 +238,89 @@ def test_views_are_turned_a_little_and_half_of_them_mirrored(store):
 
 
 def test_only_scenes_that_are_here_are_drawn(store):
-    store.count = 1
+    store.newest.fill_(1)
+    assert store.draw(SMALL).inverse.amax((1, 2)).min() > 0.5
+
+
+def test_of_the_scenes_that_are_here_the_latest_are_drawn(store):
+    store.oldest.fill_(2)
+    store.newest.fill_(3)  # at the place of the first
     assert store.draw(SMALL).inverse.amax((1, 2)).min() > 0.5
 
 
 @pytest.fixture
 def taking(ring, store, monkeypatch) -> Store:
-    """A store with room for four scenes that takes two at once."""
+    """A store with room for six scenes that takes two at once."""
     monkeypatch.setattr(last_round, "PLACES", 2)
     monkeypatch.setattr(last_round, "PART", 2)
     ring.taken, store.ring = np.zeros(1, np.int64), ring
-    store.count, store.capacity, store.side = 0, 4, None
-    store.closed, store.taking = False, threading.Lock()
-    store.rgb, store.inverse = torch.zeros(4, 256, 256, 3, dtype=torch.uint8), torch.zeros(4, 256, 256)
-    store.hand = ThreadPoolExecutor(1)
+    store.count, store.capacity, store.side = 0, 6, None
+    store.newest.fill_(0)
+    store.over, store.alone = threading.Event(), threading.Lock()
+    store.rgb, store.inverse = torch.zeros(6, 256, 256, 3, dtype=torch.uint8), torch.zeros(6, 256, 256)
+    store.hands = ThreadPoolExecutor(1)
     yield store
-    store.closed = True
-    store.hand.shutdown()
+    store.over.set()
+    store.hands.shutdown()
 
 
-def test_scenes_are_taken_as_far_as_there_is_room(taking, ring):
-    ring.ready = lambda: 9
-    taking._take_all()
+def test_scenes_are_taken_in_their_order(taking, ring):
+    taking._take()
+    taking._take()
     assert taking.count == ring.taken[0] == 4
     for scene in range(4):
         np.testing.assert_array_equal(taking.rgb[scene], ring.rgb[scene % 2])
 
 
+def test_new_scenes_take_the_places_of_the_oldest(taking, ring):
+    for _ in range(3):
+        taking._take()
+    ring.rgb[:] = 77
+    taking._take()
+    assert (taking.rgb[:2] == 77).all() and not (taking.rgb[2:] == 77).all()
+
+
+@pytest.mark.parametrize(("parts", "drawn"), [(1, (0, 2)), (2, (0, 4)), (3, (2, 6)), (4, (4, 8))])
+def test_scenes_whose_places_are_next_are_not_drawn_from_any_more(taking, parts, drawn):
+    for _ in range(parts):
+        taking._take()
+    assert (int(taking.oldest), int(taking.newest)) == drawn
+
+
 def test_only_whole_parts_are_taken(taking, ring):
     ring.ready = lambda: 3
-    taking.taker = taking.hand.submit(taking._take_all)
+    taking.taker = taking.hands.submit(taking._take_all)
     taking.wait(2)
     assert taking.count == 2
 
 
 def test_who_waits_for_scenes_hears_why_none_come(taking, ring):
     ring.ready = lambda: 1 / 0
-    taking.taker = taking.hand.submit(taking._take_all)
+    taking.taker = taking.hands.submit(taking._take_all)
     with pytest.raises(ZeroDivisionError):
         taking.wait(2)
 
 
-def test_who_waits_for_more_scenes_than_there_is_room_for_goes_on(taking, ring):
-    ring.ready = lambda: 9
-    taking.taker = taking.hand.submit(taking._take_all)
-    taking.wait(5)
-    assert taking.count == 4
+def test_a_gpu_serves_once_it_was_proven(taking, ring, monkeypatch):
+    device = SimpleNamespace(draw=wall)
+    monkeypatch.setitem(sys.modules, "scripts.scenes.device", device)
+    monkeypatch.setattr(scenes, "device", device, raising=False)
+    serves = taking.hands.submit(taking._serve)
+    assert not drawn_there(ring)
+    ring.proven[0] = 1
+    while not ring.serves[0]:
+        assert not serves.done()
+    assert drawn_there(ring)
+
+
+def test_a_gpu_that_fails_is_spoken_of(taking, ring, monkeypatch, capsys):
+    device = SimpleNamespace(draw=fails)
+    monkeypatch.setitem(sys.modules, "scripts.scenes.device", device)
+    monkeypatch.setattr(scenes, "device", device, raising=False)
+    ring.proven[0], ring.stage[0] = 1, scene_ring.ASKED
+    ring.asked[0, : len(row)] = (row := scene_ring.packed(scenes.rows(scenes.compose(5)[0], 256, 256)))
+    taking._serve()
+    assert "processors alone from now on: out of memory" in capsys.readouterr().out
 
 
 def test_recoloured_pictures_differ_in_colour_and_stay_within_range(store):
@@ -337,6 +411,19 @@ def test_a_step_without_a_rate_moves_no_weight(trainer):
     assert all(torch.equal(p, trainer.weights[name]) for name, p in trainer.network.named_parameters())
 
 
+@pytest.mark.slow
+def test_the_compiler_sees_the_loss_as_one_whole(trainer):
+    """From another thread, too, as it works beside the steps: it is not compiled once more for this one."""
+    compiled = torch.compile(trainer._error, dynamic=False, fullgraph=True, backend="aot_eager")
+    trainer.network = last_round.compilable(trainer.network)
+    trainer._compiled = compiled
+    with ThreadPoolExecutor(1) as hand:
+        there, _ = hand.submit(trainer._gradients, *scene()).result()
+    with torch.compiler.set_stance("fail_on_recompile"):
+        here, _ = trainer._gradients(*scene())
+    assert here.item() == pytest.approx(there.item(), rel=1e-5)
+
+
 def test_the_mean_follows_by_a_thousandth(trainer):
     trainer.rate.fill_(0.1)
     trainer._move(*scene())
@@ -369,7 +456,7 @@ def test_a_short_round_writes_weights_that_see(tmp_path, monkeypatch):
     monkeypatch.setattr(last_round, "SHAPES", (SMALL,))
     file = tmp_path / "last.safetensors"
     last_round.main(["--weights", str(file), "--steps", "3", "--workers", "2", "--ring", str(tmp_path / "ring"),
-                     "--device", "cpu"])
+                     "--scenes", "12", "--device", "cpu"])
     network = learning.load(file)
     with torch.inference_mode():
         values = network(scene()[0])

@@ -89,6 +89,9 @@ class Rows(NamedTuple):
     focal: float
 
 
+ROWS = Rows((-1, 20), (-1, 19), (-1, raytrace.LIGHT), (raytrace.AIR,), (5,), (3,), (3, 3), ())  # shapes; -1: any number
+
+
 def rows(s: Scene, height: int, width: int) -> Rows:
     eye = np.array(s.eye, np.float64)
     eye[1] += height_at(0.0, 0.0, s.ground)
