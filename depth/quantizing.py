@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 CALIBRATION, TRIALS = 32, 4  # made-up pictures that the ranges are taken from, and others that it is judged by
 LOSS, TOGETHER = 0.03, 0.98  # mean difference to float32 as a share of the depth's range; correlation
 GAIN = 0.9  # at most this share of float32's processor time
-PASSES, SECONDS = (3, 20), 4.0  # of each to compare the times: at least, at most, and enough of it between
+PASSES, SECONDS = (3, 150), 4.0  # of each to compare the times: at least, at most, and enough of it between
 _PRODUCTS = ("MatMul", "Gemm")
 
 
