@@ -93,7 +93,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--steps", type=int, default=ROUNDS[-1])
     p.add_argument("--minutes", type=float, default=7 * 24 * 60, help="end after so many, with fewer steps")
     p.add_argument("--seed", type=number_of_seed, default=SEED)
-    p.add_argument("--workers", type=int, help="rendering processes")
+    p.add_argument("--workers", type=int, help="rendering processes; beside a GPU three a processor")
     p.add_argument("--scenes", type=int, default=KEPT, help="to keep on the device, 328 KB each, the latest")
     p.add_argument("--ring", type=Path, default=Path("/dev/shm/depthmap-scenes"), help="a folder in memory")
     p.add_argument("--device", type=torch.device, default="cuda" if torch.cuda.is_available() else "cpu")
@@ -272,8 +272,7 @@ class Trainer:
         matrices, rest = learning.divided(self.network)
         self.muon = Muon(matrices, self.rate)
         self.adam = torch.optim.AdamW(learning.groups(rest), lr=self.rate, fused=True, capturable=on_gpu)
-        self.graphs: dict[Shape, torch.cuda.CUDAGraph] = {}
-        self.kept: list[tuple[torch.Tensor, torch.Tensor]] = []  # what the graphs train on
+        self.graphs: dict[Shape, tuple[torch.cuda.CUDAGraph, torch.Tensor, torch.Tensor]] = {}  # and what they train on
         self.ahead = torch.cuda.Stream() if on_gpu else None
         self.sent: deque[torch.cuda.Event] = deque()
         self.hand, self.compiling = ThreadPoolExecutor(1), None
@@ -318,7 +317,7 @@ class Trainer:
         pictures = drawn.pictures.to(self.short, memory_format=torch.channels_last)
         inverse = drawn.inverse.clone()
         self._gradients(pictures, inverse)  # so that all this thread needs is there
-        memory = next((other.pool() for other in self.graphs.values()), None)
+        memory = next((other.pool() for other, *_ in self.graphs.values()), None)
         with store.alone, torch.cuda.graph(graph, memory, stream):  # others' copies would be recorded, or forbidden
             self.ahead.wait_stream(stream)
             with torch.cuda.stream(self.ahead):
@@ -327,8 +326,7 @@ class Trainer:
             stream.wait_stream(self.ahead)
             pictures.copy_(following.pictures)
             inverse.copy_(following.inverse)
-        self.graphs[shape] = graph
-        self.kept.append((pictures, inverse))
+        self.graphs[shape] = graph, pictures, inverse
         self.compiling = self._compiling()
 
     def advance(self, store: Store, share: float) -> None:
@@ -341,7 +339,8 @@ class Trainer:
         shape = shapes[int(self.rng.choice(len(shapes), p=shares / shares.sum()))]
         self.rate.fill_(rate(share))
         if self.graphs:
-            self.graphs[shape].replay()
+            graph, *_ = self.graphs[shape]
+            graph.replay()
             self._keep_pace()
         else:
             store.wait(AT_ONCE)

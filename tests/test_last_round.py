@@ -110,6 +110,16 @@ def serving(ring: Ring, draw: Callable) -> Iterator[None]:
             served.result()
 
 
+@pytest.fixture
+def pretend(monkeypatch) -> Callable[[Callable], None]:
+    """There is a GPU, which draws by this."""
+    def gpu(draw: Callable) -> None:
+        device = SimpleNamespace(draw=draw)
+        monkeypatch.setitem(sys.modules, "scripts.scenes.device", device)
+        monkeypatch.setattr(scenes, "device", device, raising=False)
+    return gpu
+
+
 def drawn_there(ring: Ring, n: int = 0) -> bool:
     """Whether the GPU draws scene n."""
     ring.put(0, n)
@@ -301,10 +311,8 @@ def test_who_waits_for_scenes_hears_why_none_come(taking, ring):
         taking.wait(2)
 
 
-def test_a_gpu_serves_once_it_was_proven(taking, ring, monkeypatch):
-    device = SimpleNamespace(draw=wall)
-    monkeypatch.setitem(sys.modules, "scripts.scenes.device", device)
-    monkeypatch.setattr(scenes, "device", device, raising=False)
+def test_a_gpu_serves_once_it_was_proven(taking, ring, pretend):
+    pretend(wall)
     serves = taking.hands.submit(taking._serve)
     assert not drawn_there(ring)
     ring.proven[0] = 1
@@ -313,12 +321,11 @@ def test_a_gpu_serves_once_it_was_proven(taking, ring, monkeypatch):
     assert drawn_there(ring)
 
 
-def test_a_gpu_that_fails_is_spoken_of(taking, ring, monkeypatch, capsys):
-    device = SimpleNamespace(draw=fails)
-    monkeypatch.setitem(sys.modules, "scripts.scenes.device", device)
-    monkeypatch.setattr(scenes, "device", device, raising=False)
+def test_a_gpu_that_fails_is_spoken_of(taking, ring, pretend, capsys):
+    pretend(fails)
     ring.proven[0], ring.stage[0] = 1, scene_ring.ASKED
-    ring.asked[0, : len(row)] = (row := scene_ring.packed(scenes.rows(scenes.compose(5)[0], 256, 256)))
+    row = scene_ring.packed(scenes.rows(scenes.compose(5)[0], 256, 256))
+    ring.asked[0, : len(row)] = row
     taking._serve()
     assert "processors alone from now on: out of memory" in capsys.readouterr().out
 

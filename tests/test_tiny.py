@@ -404,6 +404,13 @@ def test_gradient_error_is_zero_for_a_constant_residual():
     assert depth_measures.gradient_error(torch.full((2, 16, 16), 3.0)) == 0
 
 
+@pytest.mark.parametrize("share", [0, 0.02, 0.95, 1])
+def test_quantiles_are_torch_s_own(share):
+    rows = torch.randn(3, 1001, generator=torch.Generator().manual_seed(0))
+    _, got = depth_measures.quantiles(rows, 0.5, share)
+    assert torch.equal(got, torch.quantile(rows, share, dim=1, keepdim=True))
+
+
 def test_ratio_loss_is_nothing_for_any_scale_and_shift_of_the_truth(hill):
     inverse = torch.from_numpy(1 / hill)[None]
     assert float(depth_measures.ratio_loss(0.2 + 5 * inverse, inverse)) < 1e-3
