@@ -98,7 +98,8 @@ def _aoti(network: nn.Module, model: Model, sizes: Sizes, tensors: Mapping[str, 
     with torch.no_grad():
         program = torch.export.export(network, (_example(model, sizes, batch=1),), dynamic_shapes=_free(sizes))
     aoti_compile_and_package(program, package_path=str(place / compiled.CODE),
-                             inductor_configs={"aot_inductor.package_constants_in_so": False})
+                             inductor_configs={"aot_inductor.package_constants_in_so": False,
+                                               "aot_inductor.precompile_headers": False})  # for a single use
     own = {**network.state_dict(keep_vars=True), **dict(network.named_buffers()), **program.constants}
     borrowed, stored = _split(own, tensors)
     _store(stored, place)
