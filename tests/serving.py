@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,7 @@ from tests.app_server import PATIENCE, TOKEN, Server, free_port, serving
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = ("--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync")
+         "--disable-component-update", "--disable-sync", "--disable-gpu-watchdog")
 
 
 @pytest.fixture(scope="session")
@@ -72,16 +72,24 @@ def chromium(play, *flags: str):
         running.close()
 
 
+@pytest.fixture(scope="module")
+def context(browser):
+    """Where a file's windows open, so that the browser loads and translates the page's own scripts but once."""
+    with closing(browser.new_context()) as one:
+        yield one
+
+
 @pytest.fixture
-def open_page(browser):
-    """Opens a window of its own on a server; `page.outside` lists requests to anybody else, `page.errors` what
-    went wrong in the browser."""
-    contexts = []
+def open_page(context):
+    """Opens a window on a server, in a browser that was nowhere yet; `page.outside` lists requests to anybody else,
+    `page.errors` what went wrong in the browser."""
+    pages = []
 
     def open_one(server: Server, width: int = 1280, height: int = 900, theme: str = "light"):
-        context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=theme)
-        contexts.append(context)
         page = context.new_page()
+        pages.append(page)
+        page.set_viewport_size({"width": width, "height": height})
+        page.emulate_media(color_scheme=theme)
         page.set_default_timeout(PATIENCE * 1000)
         page.outside, page.errors = [], []
         page.on("request", lambda request: None if request.url.startswith((server.url, "data:", "blob:"))
@@ -92,8 +100,11 @@ def open_page(browser):
         return page
 
     yield open_one
-    for context in contexts:
-        context.close()
+    for page in pages:
+        if not page.is_closed():
+            page.evaluate("localStorage.clear()")
+            page.close()
+    context.clear_cookies()
 
 
 def choose_example(page, number: int = 0) -> None:

@@ -16,6 +16,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from cache import artefacts, report
 from cache.errors import UsageError
@@ -23,34 +24,54 @@ from cache.records import to_json
 from depth import MiDaSDepthEstimator, compiled, compiling, devices, estimator, making, supply
 from depth.engines import Eager, Sizes
 from depth.models import find
+from depth.networks.decoder import Decoder, DepthNetwork, Reassemble
+from depth.rearranging import MinimalConv
+from depth.tuning import simplified
 from tests import faces
-from tests.test_engines import Toy, picture
+from tests.test_engines import picture
 
 ROW = dataclasses.replace(find("DPT_Large"), name="DPT_Large", size=128)
 PHOTO = np.random.default_rng(1).integers(0, 256, (90, 120, 3), np.uint8)
 TENSORS = {"a": torch.zeros(20, 30)}
+OFFSET = "scratch.output_conv.4.bias"  # one number: part of the code
 
 
-class Buffered(Toy):
-    """A network with a table that no checkpoint holds."""
+class Encoder(nn.Module):
+    """Patches to two maps, a quarter and an eighth of the picture, as the plain transformers give them, without the
+    transformer; and a table that no checkpoint holds."""
 
     def __init__(self):
         super().__init__()
-        self.register_buffer("table", torch.arange(20.0).reshape(1, 20, 1, 1), persistent=False)
+        self.patch_embed = nn.Sequential()
+        self.patch_embed.proj = nn.Conv2d(3, 32, 4, 4)
+        self.levels = nn.ModuleList(Reassemble(32, 32, level) for level in (3, 4))
+        self.register_buffer("table", torch.arange(32.0), persistent=False)
 
     def forward(self, x):
-        return super().forward(x) + self.table[:, 3, :, 0]
+        x = self.patch_embed.proj(x)
+        h, w = x.shape[2:]
+        tokens = x.flatten(2).transpose(1, 2) + self.table
+        tokens = torch.cat((tokens.mean(1, keepdim=True), tokens), 1)
+        return tuple(level(tokens, h, w) for level in self.levels)
+
+
+def fresh():
+    """A small network that has one of each of what is rearranged for the compiler."""
+    decoder = Decoder((32,) * 2, (32,) * 2, (32,) * 2, (32, 32, 32), head_align_corners=True)
+    return DepthNetwork(Encoder(), decoder).eval().requires_grad_(False)
 
 
 def network(weights):
-    built = Buffered().eval().requires_grad_(False)
+    built = fresh()
     built.load_state_dict(weights, assign=True)
     return built
 
 
 def weights(seed):
     torch.manual_seed(seed)
-    return Toy().state_dict()
+    tensors = fresh().state_dict()
+    tensors[OFFSET] += 1.0  # so that the last ReLU lets something through
+    return tensors
 
 
 def about(kind="aoti", row=ROW, tensors=TENSORS):
@@ -399,9 +420,16 @@ def test_an_unequal_network_is_noticed():
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A toy, compiled for free sizes."""
+    """A network compiled for free sizes, with all that is rearranged for it on any processor."""
+    def filter_one(decoder):  # each takes the compiler long
+        decoder.layer1_rn = MinimalConv(decoder.layer1_rn)
+
     directory, tensors = tmp_path_factory.mktemp("made"), weights(0)
-    return directory, compiling.make(ROW, "aoti", directory, tensors, "", build=lambda: network(tensors))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("depth.rearranging.avx2_alone", lambda: True)
+        patch.setattr("depth.rearranging._filter_minimally", filter_one)
+        path = compiling.make(ROW, "aoti", directory, tensors, "", build=lambda: simplified(network(tensors)))
+    return directory, path
 
 
 @pytest.mark.slow
@@ -412,13 +440,14 @@ def test_compiled_equals_eager_at_every_size(made):
     eager = Eager(network(tensors))
     for h, w in ((64, 64), (64, 256), (512, 192), (2048, 128)):
         wanted = eager(picture(2, h, w))
+        assert np.ptp(wanted) > 0
         np.testing.assert_allclose(engine(picture(2, h, w)), wanted, atol=1e-4 * np.ptp(wanted))
 
 
 @pytest.mark.slow
 def test_one_code_serves_every_checkpoint_of_its_shapes(made):
     folder, _ = made
-    tensors = {**weights(7), "out.bias": weights(0)["out.bias"]}  # one number: part of the code
+    tensors = {**weights(7), OFFSET: weights(0)[OFFSET]}
     wanted = Eager(network(tensors))(picture(1, 128, 160))
     got = compiled.load(folder, about(tensors=tensors), tensors)(picture(1, 128, 160))
     np.testing.assert_allclose(got, wanted, atol=1e-4 * np.ptp(wanted))
@@ -427,7 +456,7 @@ def test_one_code_serves_every_checkpoint_of_its_shapes(made):
 @pytest.mark.slow
 def test_code_is_not_found_for_another_value_that_it_contains(made):
     folder, _ = made
-    tensors = {**weights(0), "out.bias": weights(7)["out.bias"]}
+    tensors = {**weights(0), OFFSET: weights(7)[OFFSET]}
     assert compiled.load(folder, about(tensors=tensors), tensors) is None
 
 
@@ -437,7 +466,7 @@ def test_weights_are_not_stored_and_buffers_are(made):
 
     _, path = made
     with safe_open(path / compiled.CONSTANTS, "pt") as stored:
-        assert set(stored.keys()) == {"table"}
+        assert set(stored.keys()) == {"pretrained.table"}
     manifest = json.loads((path / "manifest.json").read_text())
     assert set(manifest["constants"]) == set(weights(0))
 
@@ -456,9 +485,9 @@ def test_compiled_code_refuses_other_sizes(made, h, w):
 def test_a_checkpoint_that_lacks_a_tensor_is_not_fed(made, caplog):
     folder, _ = made
     tensors = weights(0)
-    short = {name: tensor for name, tensor in tensors.items() if name != "mix.0.weight"}
+    short = {name: tensor for name, tensor in tensors.items() if name != "scratch.layer1_rn.weight"}
     assert compiled.load(folder, about(tensors=tensors), short) is None
-    assert "mix.0.weight" in caplog.text
+    assert "scratch.layer1_rn.weight" in caplog.text
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ import pytest
 from cache.errors import UsageError
 from depth import MiDaSDepthEstimator, compiled, devices, engines, making, quantizing, supply
 from depth.models import MODELS, find
+from tests import faces
 
 PHOTOS = Path(importlib.util.find_spec("gradio").origin).parent / "media_assets" / "images"
 NAMES = ("lion.jpg", "tower.jpg", "cheetah1.jpg", "groot.jpeg")
@@ -230,11 +231,10 @@ def test_float32_stays_exact_beside_it(made):
 
 @makeable
 @pytest.mark.slow
-def test_float32_in_onnxruntime_equals_eager(made):
-    directory = made / "exact"
-    assert making.make(TINY, "onnx", directory) is None
-    fast = MiDaSDepthEstimator("Tiny", manager=supply.manager(directory))
-    eager = MiDaSDepthEstimator("Tiny", manager=supply.manager(directory), weights=supply.BUNDLED / TINY.bundled)
+def test_float32_in_onnxruntime_equals_eager(tmp_path_factory):
+    cache = supply.manager(faces.compiled_tiny(tmp_path_factory).parents[1])
+    fast = MiDaSDepthEstimator("Tiny", manager=cache)
+    eager = MiDaSDepthEstimator("Tiny", manager=cache, weights=supply.BUNDLED / TINY.bundled)
     assert (fast.engine, eager.engine) == ("onnx", "eager")
     got, wanted = (one.predict(PHOTOS / NAMES[0]).values for one in (fast, eager))
     assert np.abs(got - wanted).max() < 1e-4 * np.ptp(wanted)
