@@ -4,7 +4,6 @@ real model names, a real cache in a temporary folder, and a real server on loopb
 from __future__ import annotations
 
 import io
-import os
 import shutil
 import socket
 import threading
@@ -14,7 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 
 from cache import artefacts
 from cache.errors import WrongCheckpoint
@@ -26,6 +24,7 @@ from tests.hub_server import HubServer
 
 SIDES = {"DPT_Large": 300, "MiDaS_small": 64}  # of each model's one matrix; the first takes several sends
 _FILLED: list[Path] = []
+_COMPILED: list[Path] = []
 PATIENCE = 60  # seconds until a test gives up; none waits that long
 
 
@@ -93,14 +92,13 @@ def fill(directory: Path, hub_directory: Path, factory) -> None:
 
 
 def compiled_tiny(factory) -> Path:
-    """The bundled model's folder of artefacts, made once a run, however many processes test."""
-    base = factory.getbasetemp()
-    directory = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "compiled"
-    with FileLock(f"{directory}.lock"):
-        if not directory.exists():
-            reason = making.make(find("Tiny"), "onnx", directory)
-            assert reason is None, shutil.rmtree(directory) or reason
-    return artefacts.folder_of(directory, "Tiny")
+    """The bundled model's folder of artefacts, made once a run."""
+    if not _COMPILED:
+        directory = factory.mktemp("compiled")
+        reason = making.make(find("Tiny"), "onnx", directory)
+        assert reason is None, reason
+        _COMPILED.append(artefacts.folder_of(directory, "Tiny"))
+    return _COMPILED[0]
 
 
 def free_port() -> int:

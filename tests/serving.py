@@ -16,7 +16,7 @@ from tests.app_server import PATIENCE, TOKEN, Server, free_port, serving
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = ("--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync", "--disable-gpu-watchdog")
+         "--disable-component-update", "--disable-sync")
 
 
 @pytest.fixture(scope="session")
@@ -81,7 +81,7 @@ def context(browser):
 
 @pytest.fixture
 def open_page(context):
-    """Opens a window on a server, in a browser that was nowhere yet; `page.outside` lists requests to anybody else,
+    """Opens a window on a server, with no cookie and nothing stored; `page.outside` lists requests to anybody else,
     `page.errors` what went wrong in the browser."""
     pages = []
 
