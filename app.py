@@ -395,20 +395,24 @@ def space_fold(result: gr.State, measured: gr.State) -> None:
                               elem_id="edges")
         viewer = gr.Model3D(label="Mesh", interactive=False, height=420, elem_id="viewer",
                             camera_position=(90, 80, None))  # from the photo's own side, a little from above
+        viewed = gr.State()
         with gr.Row():
             glb = gr.DownloadButton("Mesh .glb", size="sm", min_width=90, elem_id="glb")
             ply = gr.DownloadButton("Points .ply", size="sm", min_width=90, elem_id="ply")
         gr.Markdown("Only what the camera saw is there. Shape and scale are a guess, unless two distances are given "
                     "above.")
-    follow(fold, result, [fov, edges, measured], (mesh, [viewer, glb], HEAVY), (points, ply, HEAVY), news=(measured,))
+    follow(fold, result, [fov, edges, measured, viewed], (mesh, [viewer, glb, viewed], HEAVY), (points, ply, HEAVY),
+           news=(measured,))
 
 
-def mesh(result: Result, fov: float, edges: float, measured: tuple | None) -> tuple[str, str]:
+def mesh(result: Result, fov: float, edges: float, measured: tuple | None, viewed: str | None) -> tuple:
+    """For the viewer, the button and the session. The viewer is not given what it has: gradio 6.31's stays empty for
+    ever if the same file comes again while its script is still on its way."""
     path = str(results.mesh(result, fov, edges, calibration_of(result, measured)))
-    return path, path
+    return gr.skip() if path == viewed else path, path, path
 
 
-def points(result: Result, fov: float, edges: float, measured: tuple | None) -> str:
+def points(result: Result, fov: float, edges: float, measured: tuple | None, viewed: str | None) -> str:
     return str(results.points(result, fov, edges, calibration_of(result, measured)))
 
 
