@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BENCH ?= .bench-venv
 ARGS ?=
+PROCESSES ?= 3
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
@@ -13,8 +14,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 app: $(VENV)/.app-ready
 	$(BIN)/python app.py $(ARGS)
 
+# Whole files are shared out among processes: one more than two cores, as browsers and servers are waited for.
 test: $(VENV)/.test-ready
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(VENV)/.test-ready
 	$(BIN)/ruff check .

@@ -28,7 +28,21 @@ os.environ.update(
     TMPDIR=tempfile.tempdir, TEMP=tempfile.tempdir, TMP=tempfile.tempdir,
     HF_HOME=str(HOME / "hf"), HF_HUB_CACHE=str(HOME / "hf" / "hub"), DEPTHMAP_CACHE=str(HOME / "models"),
     DEPTHMAP_COMPILE="0",  # a test that wants a compiled network says so
+    OMP_WAIT_POLICY="passive",  # threads that wait for work leave the cores to other processes' tests
     HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", HF_HUB_DISABLE_PROGRESS_BARS="1",
     GRADIO_ANALYTICS_ENABLED="False", GRADIO_TEMP_DIR=str(HOME / "gradio"), DO_NOT_TRACK="1",
 )
 sys.path.insert(0, str(ROOT))
+
+LONGEST = (
+    "test_networks", "test_compiled", "test_page_outputs", "test_page_cache", "test_rearranging", "test_quantizing",
+    "test_page", "test_tiny", "test_raydata", "test_last_round", "test_page_batch", "test_hub_campaign",
+    "test_app_crowd", "test_page_video", "test_app", "test_importing", "test_zerogpu", "test_manager",
+    "test_networks_checkpoints", "test_compilable",
+)
+
+
+def pytest_collection_modifyitems(items) -> None:
+    """The files that take longest go first, so that processes that share the files end together."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))

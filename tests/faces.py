@@ -4,8 +4,8 @@ real model names, a real cache in a temporary folder, and a real server on loopb
 from __future__ import annotations
 
 import io
+import os
 import shutil
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from cache import artefacts
 from cache.errors import WrongCheckpoint
@@ -20,11 +21,11 @@ from cache.manager import ModelManager
 from cache.records import Checkpoint
 from depth import making, supply
 from depth.models import find
+from tests.app_server import free_port
 from tests.hub_server import HubServer
 
 SIDES = {"DPT_Large": 300, "MiDaS_small": 64}  # of each model's one matrix; the first takes several sends
 _FILLED: list[Path] = []
-_COMPILED: list[Path] = []
 PATIENCE = 60  # seconds until a test gives up; none waits that long
 
 
@@ -92,19 +93,15 @@ def fill(directory: Path, hub_directory: Path, factory) -> None:
 
 
 def compiled_tiny(factory) -> Path:
-    """The bundled model's folder of artefacts, made once a run."""
-    if not _COMPILED:
-        directory = factory.mktemp("compiled")
-        reason = making.make(find("Tiny"), "onnx", directory)
-        assert reason is None, reason
-        _COMPILED.append(artefacts.folder_of(directory, "Tiny"))
-    return _COMPILED[0]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """The bundled model's folder of artefacts, made once a run, whichever of its processes asks first."""
+    own = factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    folder = artefacts.folder_of(shared / "compiled", "Tiny")
+    with FileLock(shared / "compiled.lock"):
+        if not folder.exists():
+            reason = making.make(find("Tiny"), "onnx", shared / "compiled")
+            assert reason is None, reason
+    return folder
 
 
 @contextmanager
