@@ -78,7 +78,7 @@ def make_manager(hub: HubServer, directory: Path) -> ModelManager:
 
 
 def fill(directory: Path, hub_directory: Path, factory) -> None:
-    """Put both models there, as if they had been downloaded; the real download happens once a run."""
+    """Put both models there, as if they had been downloaded; the real download happens once a process."""
     if not _FILLED:
         folder = factory.mktemp("filled")
         with HubServer() as hub, pytest.MonkeyPatch.context() as patch:

@@ -471,6 +471,11 @@ def test_weights_are_not_stored_and_buffers_are(made):
     assert set(manifest["constants"]) == set(weights(0))
 
 
+def test_a_network_without_tensors_of_its_own_stores_none(tmp_path):
+    compiling._store({}, tmp_path)
+    assert not (tmp_path / compiled.CONSTANTS).exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("h", "w"), [(128, 150), (32, 128), (128, 4096)])
 def test_compiled_code_refuses_other_sizes(made, h, w):
