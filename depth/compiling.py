@@ -139,10 +139,14 @@ def _int8(build: Callable[[], nn.Module], model: Model, sizes: Sizes, place: Pat
         exported, quantized = _export(build(), model, sizes, Path(scratch)), Path(scratch) / "quantized.onnx"
         quantizing.quantize(exported, quantized, quantizing.pictures(model, [native] * quantizing.CALIBRATION, seed=0))
         _optimize(quantized, place)
-        engine, exact = Int8(place / compiled.GRAPH, sizes), Onnx(exported, sizes, optimized=False)
+
+        def both(**options) -> tuple[Engine, Engine]:
+            return Int8(place / compiled.GRAPH, sizes, **options), Onnx(exported, sizes, optimized=False, **options)
+
         others = [native] * quantizing.TRIALS + list(_trials(model, sizes))
-        lost, together = quantizing.loss(engine, exact, quantizing.pictures(model, others, seed=1))
-        quantizing.judge(lost, together, quantizing.share_of_time(engine, exact, _picture(*native)))
+        lost, together = quantizing.loss(*both(), quantizing.pictures(model, others, seed=1))
+        share = quantizing.share_of_time(*both(cores=1), _picture(*native))  # several would wait for each other, busily
+        quantizing.judge(lost, together, share)
     return {"difference": lost, "correlation": together}
 
 

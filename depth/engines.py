@@ -160,16 +160,16 @@ class Compiled:
 
 
 class Onnx:
-    """A network in onnxruntime, on all processor cores. Imports no torch."""
+    """A network in onnxruntime, on `cores` processor cores, all by default. Imports no torch."""
 
     name = "onnx"
 
-    def __init__(self, path: Path, sizes: Sizes, *, optimized: bool = True):
+    def __init__(self, path: Path, sizes: Sizes, *, optimized: bool = True, cores: int | None = None):
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
-        options.intra_op_num_threads = threads()
+        options.intra_op_num_threads = cores or threads()
         if optimized:  # the file was optimised for this machine when it was made
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

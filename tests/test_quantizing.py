@@ -173,6 +173,14 @@ def test_products_overflow_on_x86_without_vnni_alone():
     assert quantizing.overflows() == ("vnni" not in flags)
 
 
+@makeable
+def test_an_engine_can_be_kept_to_one_core(tmp_path, monkeypatch):
+    """As where processor times are compared: threads that wait for each other would count as working."""
+    weights_in_eight_bits(tmp_path, monkeypatch, overflows=False)
+    engine = engines.Onnx(tmp_path / "plain.onnx", engines.Sizes(side=32), cores=1)
+    assert engine._session.get_session_options().intra_op_num_threads == 1
+
+
 # ---- a real one ------------------------------------------------------------------------------------------------------
 
 
