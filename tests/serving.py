@@ -120,8 +120,11 @@ def open_page(context, idle):
 
 
 def choose_example(page, number: int = 0) -> None:
-    page.locator("button.gallery-item").nth(number).click()
-    page.locator("#photo img").wait_for()
+    """Press a photo under the button and wait until it is the one to be seen, whatever was there before."""
+    example = page.locator("button.gallery-item").nth(number)
+    name = example.locator("img").get_attribute("src").rpartition("/")[2]
+    example.click()
+    page.locator(f"#photo img[src$='/{name}']").wait_for()
 
 
 def estimate(page) -> None:
