@@ -44,15 +44,17 @@ def load_own(folder: Path, name: str, format: str) -> dict[str, object]:
     from depth.models import find
     from depth.supply import manager
 
+    row = find(name)
     with no_collection():
-        from depth.networks import checkpoints
+        from depth.networks import checkpoints, encoders
+        encoders.timm_file(row.network["backbone"])
     store = manager(folder / "cache").store.folder(name)
     manifest = store.manifest()
     store.check(format, manifest.files[format])  # hashed before, remembered: not part of a warm start
 
     def work():
         with no_collection():
-            return checkpoints.load(find(name), store.read(store.manifest(), format))
+            return checkpoints.load(row, store.read(store.manifest(), format))
 
     return _timed(work)
 
@@ -115,10 +117,10 @@ def start_hub(folder: Path, name: str, first: str) -> dict[str, object]:
 
 
 def import_everything() -> None:
-    """timm as everybody gets it: with torchvision and so with torch's compiler, which ours keeps out."""
-    import torch._dynamo  # noqa: F401
+    """timm as everybody gets it: whole, with torchvision and so with torch's compiler."""
+    import depth.networks  # noqa: F401  (before it, so that it works beside every torch)
 
-    import depth.networks  # noqa: F401
+    from timm import create_model  # noqa: F401  isort: skip
 
 
 def load_hub_ready(folder: Path, name: str):

@@ -139,7 +139,7 @@ def test_linear_layers_become_fast_ones_in_full_precision_only(device):
 def test_fixed_padding_equals_the_computed_one(kind, kernel, stride):
     from depth.networks import encoders  # knows how timm can be imported beside a torchvision that does not fit
 
-    convolution = getattr(encoders.timm.layers, kind)(4, 6, kernel, stride=stride).requires_grad_(False)
+    convolution = getattr(encoders.layers, kind)(4, 6, kernel, stride=stride).requires_grad_(False)
     x = torch.randn(1, 4, 64, 32)
     torch.testing.assert_close(FIXED[kind](convolution)(x), convolution(x))
 
@@ -149,7 +149,7 @@ def test_a_maximum_with_fixed_padding_equals_that_with_the_computed_one(kernel, 
     from depth.networks import encoders
 
     x = torch.randn(1, 4, 64, 32) - 5  # zeros at the border would win
-    pool = encoders.timm.layers.pool2d_same.MaxPool2dSame(kernel, stride)
+    pool = encoders.layers.pool2d_same.MaxPool2dSame(kernel, stride)
     torch.testing.assert_close(FIXED["MaxPool2dSame"](pool)(x), pool(x))
 
 

@@ -1,7 +1,8 @@
-"""timm without torch's compiler: what is spared, and that whoever wants the compiler still gets it."""
+"""timm, file by file: what is spared, and that whoever wants the rest still gets it."""
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -9,12 +10,18 @@ from pathlib import Path
 
 import pytest
 
+from depth.networks import importing
+
 ROOT = Path(__file__).parents[1]
-NAMES = ("Tiny", "DPT_Large", "DPT_Hybrid", "MiDaS", "MiDaS_small", "DPT_Next_ViT_L_384")
+SPARED = ("torch._dynamo", "torch.onnx", "sympy", "huggingface_hub", "torchvision.extension", "timm.data.dataset",
+          "timm.models.convnext")
+NETWORKS = ("Tiny", "DPT_Large", "DPT_Hybrid", "MiDaS", "MiDaS_small", "DPT_BEiT_B_384", "DPT_SwinV2_T_256",
+        "DPT_Swin_L_384", "DPT_Next_ViT_L_384", "DPT_LeViT_224")
 
 
 def told(code: str) -> str:
-    """What a fresh process prints."""
+    """What a fresh process prints that has built a small network first."""
+    code = f"from depth.models import find\nfrom depth.networks import build\nbuild(find('Tiny'))\n{code}"
     answer = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert answer.returncode == 0, answer.stderr
     return answer.stdout.strip()
@@ -22,78 +29,168 @@ def told(code: str) -> str:
 
 @pytest.fixture(scope="module")
 def loaded() -> dict[str, list[str]]:
-    """What of the compiler each network loads when it is built, one after the other in a fresh process."""
+    """What of the spared each network loads when it is built, one after the other in a fresh process."""
     return json.loads(told(f"""
 import json, sys
-loaded, before = {{}}, set(sys.modules)
-from depth.models import find
-from depth.networks import build
-for name in {NAMES!r}:
+loaded = {{}}
+for name in {NETWORKS!r}:
+    before = set(sys.modules) if loaded else set()
     build(find(name))
-    loaded[name] = sorted({{"torch._dynamo", "torch._dynamo.utils", "sympy"}} & (set(sys.modules) - before))
-    before = set(sys.modules)
+    loaded[name] = sorted(set({SPARED!r}) & (set(sys.modules) - before))
 print(json.dumps(loaded))
 """))
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_building_a_network_loads_no_compiler(name, loaded):
+@pytest.mark.parametrize("name", NETWORKS)
+def test_building_a_network_loads_only_what_it_needs(name, loaded):
     assert loaded[name] == []
 
 
 def test_the_compiler_compiles_afterwards():
     assert told("""
 import torch
-import depth.networks
 print(torch.compile(lambda x: x + 1, backend="eager")(torch.ones(1)).item())
 """) == "2.0"
 
 
-def test_torchvision_is_told_by_the_real_compiler_what_it_can_do():
+def test_timm_is_whole_for_who_asks_afterwards():
     assert told("""
-import importlib
-import depth.networks
-roi_align = importlib.import_module("torchvision.ops.roi_align")
-from torch._dynamo.utils import is_compile_supported
-print(roi_align.is_compile_supported("cpu") == is_compile_supported("cpu"))
-""") == "True"
+import timm
+print(timm.is_model("convnext_tiny"), timm.create_model("resnet18").num_features,
+      timm.models.convnext.ConvNeXt.__name__, timm.data.create_transform(224).__class__.__name__)
+""") == "True 512 ConvNeXt Compose"
 
 
-def test_other_parts_of_the_compiler_can_be_asked_for_meanwhile():
+def test_torchvision_is_whole_for_who_asks_afterwards():
     assert told("""
-from depth.networks.importing import without_compiler
-with without_compiler():
-    import torch._dynamo.utils as utils
-    import torch._dynamo
-    print(torch._dynamo.utils.counters is utils.counters, torch._dynamo.is_compiling())
-""") == "True False"
+import torchvision
+print(torchvision.ops.nms.__name__, torchvision.transforms.Resize(8).size, torchvision.models.resnet18.__name__)
+""") == "nms 8 resnet18"
 
 
-def test_disabling_the_compiler_is_as_it_was_afterwards():
+def test_another_of_its_files_finds_timm_as_it_would_have_been():
     assert told("""
-import torch
-before = torch.compiler.disable
-import depth.networks
-print(torch.compiler.disable is before)
-""") == "True"
+import timm.models.convnext
+print(type(timm).__name__, type(timm.models).__name__, timm.models.convnext.ConvNeXt.__module__)
+""") == "module module timm.models.convnext"
 
 
-def test_functions_may_be_kept_from_the_compiler_meanwhile():
+def test_functions_that_were_put_off_do_their_work_afterwards():
     assert told("""
 import sys, torch
-from depth.networks.importing import without_compiler
-with without_compiler():
-    seven = torch.compiler.disable(lambda: 7, reason="it is seven")
-    eight = torch.compiler.disable(recursive=False)(lambda: 8)
-loaded = "torch._dynamo" in sys.modules
-print(loaded, seven(), eight())
-""") == "False 7 8"
+from depth.networks.importing import part
+found = part("timm.models._features_fx").create_feature_extractor(torch.nn.Sequential(torch.nn.ReLU()), ["0"])
+print(found(torch.tensor([-1., 2.]))["0"].tolist())
+""") == "[0.0, 2.0]"
 
 
-def test_a_compiler_that_is_loaded_already_is_left_alone():
+def test_a_missing_download_is_told_by_the_real_hub_client(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert "LocalEntryNotFoundError" in told("""
+import timm
+try:
+    timm.create_model("resnet18", pretrained=True, cache_dir="/nonexistent")
+except Exception as error:
+    print(type(error).__name__)
+""")
+
+
+def test_timm_that_is_there_already_is_left_alone():
     assert told("""
-import sys, torch._dynamo
-from depth.networks.importing import without_compiler
-with without_compiler():
-    print(type(sys.modules["torch._dynamo.utils"]).__name__)
-""") == "module"
+import timm
+timm.list_models()
+from depth.networks.importing import part
+print(part("timm.models.levit") is timm.models.levit, type(timm).__name__)
+""") == "True module"
+
+
+def test_two_threads_may_build_their_first_networks_at_once():
+    assert told("""
+from threading import Thread
+built = []
+threads = [Thread(target=lambda name=name: built.append(build(find(name)))) for name in ("DPT_Large", "MiDaS")]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(len(built))
+""") == "2"
+
+
+# --- with packages of the test's own
+
+@pytest.fixture
+def packages(tmp_path, monkeypatch) -> Path:
+    """`outer_package` and `outer_package.inner`, which write down that they run; `inner.needed` and `inner.other`."""
+    inner = tmp_path / "outer_package" / "inner"
+    inner.mkdir(parents=True)
+    (inner / "needed.py").write_text("from outer_package.inner import FIVE\n")
+    (inner / "other.py").write_text("")
+    (inner / "numbers.py").write_text("FIVE = 5\n")
+    for folder in (inner, inner.parent):
+        (folder / "__init__.py").write_text(
+            "import os, pathlib\n"
+            f"ran = pathlib.Path({str(tmp_path / 'ran')!r})\n"
+            "ran.write_text((ran.read_text() if ran.exists() else '') + __name__.rpartition('.')[2] + ' ')\n"
+            "if (ran.parent / 'broken').exists():\n"
+            "    raise RuntimeError('this package is broken')\n"
+            "total = 7\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(importing, "PACKAGES", {"outer_package": None,
+                                                "outer_package.inner": "outer_package.inner.numbers"})
+    yield tmp_path
+    for name in [name for name in sys.modules if name.startswith("outer_package")]:
+        del sys.modules[name]
+
+
+def ran(packages: Path) -> str:
+    path = packages / "ran"
+    return path.read_text().strip() if path.exists() else ""
+
+
+def test_a_file_comes_without_the_packages_it_lies_in(packages):
+    assert importing.part("outer_package.inner.needed").FIVE == 5
+    assert ran(packages) == ""
+
+
+def test_a_name_it_has_not_got_runs_the_packages_code_the_outer_first(packages):
+    importing.part("outer_package.inner.needed")
+    assert importlib.import_module("outer_package.inner").total == 7
+    assert ran(packages) == "outer_package inner"
+
+
+def test_a_packages_code_runs_but_once(packages):
+    importing.part("outer_package.inner.needed")
+    inner = importlib.import_module("outer_package.inner")
+    assert inner.total + inner.total == 14
+    importing.part("outer_package.inner.other")
+    assert ran(packages) == "outer_package inner"
+
+
+def test_importing_another_file_runs_the_packages_code(packages):
+    importing.part("outer_package.inner.needed")
+    importlib.import_module("outer_package.inner.other")
+    assert ran(packages) == "outer_package inner"
+
+
+def test_what_was_imported_stays_the_same_when_the_code_runs(packages):
+    needed = importing.part("outer_package.inner.needed")
+    outer = importlib.import_module("outer_package")
+    assert outer.total == 7
+    assert outer.inner.needed is needed
+
+
+def test_a_package_whose_code_fails_is_not_taken_for_whole(packages):
+    importing.part("outer_package.inner.needed")
+    outer = importlib.import_module("outer_package")
+    (packages / "broken").touch()
+    with pytest.raises(RuntimeError, match="this package is broken"):
+        _ = outer.total
+    (packages / "broken").unlink()
+    assert outer.total == 7
+
+
+def test_a_name_that_is_nowhere_is_an_attribute_error(packages):
+    importing.part("outer_package.inner.needed")
+    with pytest.raises(AttributeError, match="nowhere"):
+        _ = importlib.import_module("outer_package").nowhere

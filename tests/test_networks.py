@@ -179,7 +179,7 @@ def test_a_hook_on_one_block_stays_on_it():
 
 
 def test_the_original_way_in_the_benchmarks_fills_every_tensor():
-    small = {"backbone": "vit_tiny_patch16_384", "hooks": (2, 5, 8, 11), "features": (8, 8, 8, 8)}
+    small = {"backbone": "vision_transformer.vit_tiny_patch16_384", "hooks": (2, 5, 8, 11), "features": (8, 8, 8, 8)}
     row = dataclasses.replace(find("DPT_Large"), network=small)
     filled = random_network(row).state_dict()
     assert filled.keys() == build(row).state_dict().keys()

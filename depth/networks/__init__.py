@@ -33,7 +33,9 @@ class OnMeta(TorchFunctionMode):
     """While it is active, new tensors have shapes but no memory, and nobody fills them.
 
     As `torch.device("meta")` does it, but there torch still works out every random initialisation, in Python,
-    which takes longer than all the rest of building a large network.
+    which takes longer than all the rest of building a large network. And who takes a buffer's device for what he
+    works out for it (indices and masks, which `checkpoints` works out again) does so on the CPU: arithmetic
+    without memory makes torch import its compiler, which takes longer than importing torch.
     """
 
     _makers = frozenset((torch.empty, torch.zeros, torch.ones, torch.full, torch.tensor, torch.arange, torch.linspace,
@@ -47,8 +49,8 @@ class OnMeta(TorchFunctionMode):
             filled = args[0] if args else kwargs["tensor"]
             if filled.is_meta:
                 return filled
-        elif function in self._makers and kwargs.get("device") is None:
-            kwargs["device"] = "meta"
+        elif function in self._makers:
+            kwargs["device"] = "meta" if kwargs.get("device") is None else "cpu"
         return function(*args, **kwargs)
 
 
@@ -60,4 +62,8 @@ def build(model: Model) -> torch.nn.Module:
     """
     with OnMeta():
         network = FAMILIES[model.family](size=model.size, **model.network)
+    for module in network.modules():
+        for name, buffer in module._buffers.items():
+            if buffer is not None and not buffer.is_meta:  # worked out, see OnMeta
+                module._buffers[name] = buffer.to("meta")
     return network.eval()

@@ -14,6 +14,7 @@ with what the checkpoints were trained with (position embedding, BEiT's bias tab
 from __future__ import annotations
 
 from functools import partial
+from types import ModuleType
 from typing import ClassVar
 
 import torch
@@ -21,24 +22,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from depth.networks.decoder import Reassemble
-from depth.networks.importing import declare_operators, without_compiler
+from depth.networks.importing import part
+
+layers = part("timm.layers")
 
 PATCH = 16  # side in pixels of one token of the plain transformers
 IDLE = 7  # rows of nothing behind the tokens. h*w + 1 is odd, on which oneDNN's matrix product loses a seventh
-
-
-with without_compiler():
-    try:
-        import torchvision  # noqa: F401  (timm imports it)
-    except RuntimeError as error:
-        if "torchvision::nms" not in str(error):
-            raise
-        _OPERATORS = declare_operators()
-
-    import timm
-    from timm.layers import StdConv2dSame, to_2tuple
-    from timm.models.beit import gen_relative_position_index
-    from timm.models.resnetv2 import ResNetV2
 
 
 class VitEncoder(nn.Module):
@@ -86,10 +75,11 @@ class _ResNetPatches(nn.Module):
 
     def __init__(self, img_size: int | tuple[int, int], embed_dim: int, **_: object):
         super().__init__()
-        self.backbone = ResNetV2(layers=(3, 4, 9), num_classes=0, global_pool="", preact=False, stem_type="same",
-                                 conv_layer=partial(StdConv2dSame, eps=1e-8))
+        self.backbone = part("timm.models.resnetv2").ResNetV2(
+            layers=(3, 4, 9), num_classes=0, global_pool="", preact=False, stem_type="same",
+            conv_layer=partial(layers.StdConv2dSame, eps=1e-8))
         self.proj = nn.Conv2d(self.backbone.num_features, embed_dim, 1)
-        h, w = to_2tuple(img_size)
+        h, w = layers.to_2tuple(img_size)
         self.num_patches = (h // PATCH) * (w // PATCH)
 
 
@@ -132,12 +122,13 @@ class BeitEncoder(VitEncoder):
 
     def __init__(self, backbone: str, hooks: tuple[int, ...], features: tuple[int, ...]):
         super().__init__(backbone, hooks, features)
+        self.relative_positions = part("timm.models.beit").gen_relative_position_index
         for block in self.model.blocks:
             block.attn.relative_position_index = None
             block.attn.k_bias = None  # constant zero
 
     def run_blocks(self, x: torch.Tensor, h: int, w: int) -> list[torch.Tensor]:
-        index = gen_relative_position_index((h, w), device=x.device)  # tokens, tokens
+        index = self.relative_positions((h, w), device=x.device)  # tokens, tokens
         x = F.pad(x, (0, 0, 0, IDLE))
         taps = []
         for number, block in enumerate(self.model.blocks):
@@ -250,14 +241,14 @@ class StagedEncoder(nn.Module):
 
 
 def resnext(backbone: str) -> StagedEncoder:
-    net = timm.create_model(backbone, pretrained=False)
+    net = timm_network(backbone)
     stem = nn.Sequential(net.conv1, net.bn1, net.act1, net.maxpool, net.layer1)
     return StagedEncoder(stem, net.layer2, net.layer3, net.layer4)
 
 
 def efficientnet(backbone: str) -> StagedEncoder:
     """The empty third place keeps the checkpoint's count: timm's `bn1` already contains the activation."""
-    net = timm.create_model(backbone, pretrained=False)
+    net = timm_network(backbone)
     blocks = net.blocks
     return StagedEncoder(nn.Sequential(net.conv_stem, net.bn1, nn.Identity(), blocks[0], blocks[1]),
                          nn.Sequential(blocks[2]), nn.Sequential(blocks[3], blocks[4]),
@@ -266,7 +257,7 @@ def efficientnet(backbone: str) -> StagedEncoder:
 
 def mobilenet(backbone: str) -> StagedEncoder:
     """The first four stages; the last one and the classifier of timm's network are left away."""
-    net = timm.create_model(backbone, pretrained=False)
+    net = timm_network(backbone)
     return StagedEncoder(nn.Sequential(net.conv_stem, net.bn1, net.blocks[0]), *net.blocks[1:4])
 
 
@@ -285,8 +276,18 @@ def _twin(module: nn.Module) -> nn.Module:
 
 def headless(backbone: str, **options: object) -> nn.Module:
     """timm's network without its classifier and final norm. Draws no random numbers on the meta device."""
-    model = timm.create_model(backbone, pretrained=False, num_classes=0, **options)
+    model = timm_network(backbone, num_classes=0, **options)
     for name in ("norm", "fc_norm"):
         if hasattr(model, name):
             setattr(model, name, nn.Identity())
     return model
+
+
+def timm_network(backbone: str, **options: object) -> nn.Module:
+    """timm's network by its file and its name there, `levit.levit_384`. Nothing is downloaded."""
+    return getattr(timm_file(backbone), backbone.split(".")[1])(pretrained=False, **options)
+
+
+def timm_file(backbone: str) -> ModuleType:
+    """The file of timm that makes this network."""
+    return part(f"timm.models.{backbone.split('.')[0]}")

@@ -1,81 +1,130 @@
-"""timm, imported so that it works beside every torch, and without torch's compiler.
+"""timm, file by file, so that it works beside every torch and costs what a network needs of it.
 
-Both cures are for torchvision, which timm imports for a few functions that no network here calls.
+`import timm` runs the files of a hundred models, torchvision, the Hub's client and torch's compiler: a second, and
+a hundred megabytes that no other process shares. A network needs timm's layers and one or two of those files. So
+packages that a needed file merely lies in, or takes a number from, wait: their own code runs when somebody asks
+them for more, and from then on they are what they would have been.
 """
 
 from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib.util import find_spec, module_from_spec
+from threading import RLock
 from types import ModuleType
 
 import torch
 
-UTILS = "torch._dynamo.utils"
+PACKAGES = {"torchvision": None, "torchvision.ops": None, "timm": "timm.version", "timm.models": None,
+            "timm.data": "timm.data.constants"}  # and the file whose constants they hand on
+LATER = ("timm.models._hub", "torchvision.models.feature_extraction")
+_LOCK = RLock()
+_declared: list[torch.library.Library] = []
 
 
-def declare_operators() -> torch.library.Library:
-    """Let torchvision be imported although its compiled part does not fit this torch.
+def part(name: str) -> ModuleType:
+    """A package or file of timm by its full name, imported without the packages it lies in."""
+    with _LOCK, _waiting():
+        return importlib.import_module(name)
+
+
+@contextmanager
+def _waiting() -> Iterator[None]:
+    """While it is active, files of `PACKAGES` are imported without their package's own code."""
+    for name in PACKAGES:
+        _wait(name)
+    for name in LATER:
+        sys.modules.setdefault(name, _Later(name))
+    try:
+        for name, constants in PACKAGES.items():
+            if constants and isinstance(sys.modules.get(name), _Package):
+                with suppress(ImportError):
+                    vars(sys.modules[name]).update(_constants(importlib.import_module(constants)))
+        yield
+    finally:
+        for name in LATER:
+            if isinstance(sys.modules[name], _Later):
+                del sys.modules[name]
+        for name in PACKAGES:
+            if isinstance(sys.modules.get(name), _Package):
+                vars(sys.modules[name]).pop("__path__", None)
+
+
+def _wait(name: str) -> None:
+    """Put a package there whose code has not run, unless it has."""
+    package = sys.modules.get(name)
+    if name not in sys.modules and (spec := find_spec(name)):
+        package = sys.modules[name] = _Package(name)
+        vars(package).update(vars(module_from_spec(spec)))
+        parent, _, child = name.rpartition(".")
+        if parent:
+            setattr(sys.modules[parent], child, package)
+    if isinstance(package, _Package):
+        package.__path__ = package.__spec__.submodule_search_locations
+
+
+def _constants(module: ModuleType) -> dict[str, object]:
+    return {name: value for name, value in vars(module).items() if name.isupper() or name == "__version__"}
+
+
+class _Package(ModuleType):
+    """A package whose own code runs when it is asked for a name it has not got.
+
+    `__path__` is such a name except while `part` is at work, so that whoever imports another of the package's files
+    runs the package's code first, as Python does it.
+    """
+
+    def __getattr__(self, name: str) -> object:
+        with _LOCK:
+            self._run()
+        return getattr(self, name)
+
+    def _run(self) -> None:
+        around = sys.modules.get(self.__name__.rpartition(".")[0])
+        if isinstance(around, _Package):
+            around._run()
+        if not isinstance(self, _Package):  # that one has run it
+            return
+        self.__class__, self.__path__ = ModuleType, self.__spec__.submodule_search_locations
+        try:
+            _run_beside_any_torch(self)
+        except BaseException:
+            self.__class__ = _Package
+            raise
+
+
+def _run_beside_any_torch(package: ModuleType) -> None:
+    """Run a package's code; torchvision's although its compiled part does not fit this torch.
 
     PyPI's torchvision for Linux is built for CUDA. Beside a CPU torch its extension is not loaded, and
     `import torchvision`, and so `import timm`, dies because it describes two operators that the extension
     would have declared. Declaring them is enough; no model here calls them. The declaration lives as long
-    as the returned object.
+    as the library object.
     """
-    library = torch.library.Library("torchvision", "FRAGMENT")
-    library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    return library
-
-
-@contextmanager
-def without_compiler() -> Iterator[None]:
-    """While it is active, torchvision and timm are imported without torch's compiler, `torch._dynamo`.
-
-    Importing that takes as long as importing torch itself, and 66 MB. torchvision wants one function of it, for a call
-    that may come later, and timm `torch.compiler.disable`, for decorators. The function is looked up when it is
-    called, and for the decorator stands torch's own that waits for the first call. Where the compiler is
-    loaded already, nothing is done.
-    """
-    if "torch._dynamo" in sys.modules or _disable is None:
-        yield
-        return
-    at_once = torch.compiler.disable
-    sys.modules[UTILS], torch.compiler.disable = _Utils(UTILS), _disable_later
+    run = package.__spec__.loader.exec_module
     try:
-        yield
-    finally:
-        torch.compiler.disable = at_once
-        _withdraw()
+        run(package)
+    except RuntimeError as error:
+        if "torchvision::nms" not in str(error):
+            raise
+        library = torch.library.Library("torchvision", "FRAGMENT")
+        library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        _declared.append(library)
+        run(package)
 
 
-_disable = getattr(getattr(torch, "_compile", None), "_disable_dynamo", None)  # not public
-
-
-def _disable_later(fn: Callable | None = None, recursive: bool = True, *, reason: str | None = None) -> Callable:
-    return _disable(fn, recursive)
-
-
-class _Utils(ModuleType):
-    """In the place of `torch._dynamo.utils`; whoever asks for anything else gets it from the real one."""
-
-    @staticmethod
-    def is_compile_supported(device_type: str) -> bool:
-        return _real().is_compile_supported(device_type)
+class _Later(ModuleType):
+    """In the place of a file of functions that no network here calls: each becomes the real one when it is called."""
 
     def __getattr__(self, name: str) -> object:
         if name.startswith("__"):
             raise AttributeError(name)
-        return getattr(_real(), name)
 
+        def later(*args: object, **kwargs: object) -> object:
+            return getattr(importlib.import_module(self.__name__), name)(*args, **kwargs)
 
-def _real() -> ModuleType:
-    _withdraw()
-    return importlib.import_module(UTILS)
-
-
-def _withdraw() -> None:
-    if isinstance(sys.modules.get(UTILS), _Utils):
-        del sys.modules[UTILS]
+        return later
