@@ -6,6 +6,7 @@ import importlib
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -186,8 +187,19 @@ def test_a_package_whose_code_fails_is_not_taken_for_whole(packages):
     (packages / "broken").touch()
     with pytest.raises(RuntimeError, match="this package is broken"):
         _ = outer.total
+    with pytest.raises(RuntimeError, match="this package is broken"):
+        importlib.import_module("outer_package.other")
     (packages / "broken").unlink()
     assert outer.total == 7
+
+
+def test_another_thread_waits_until_the_packages_code_has_run(packages):
+    slow = packages / "outer_package" / "__init__.py"
+    slow.write_text("import time\ntime.sleep(0.3)\ntotal = 7\n")
+    importing.part("outer_package.inner.needed")
+    outer = importlib.import_module("outer_package")
+    with ThreadPoolExecutor(4) as pool:
+        assert [*pool.map(lambda _: outer.total, range(4))] == [7] * 4
 
 
 def test_a_name_that_is_nowhere_is_an_attribute_error(packages):

@@ -22,6 +22,7 @@ PACKAGES = {"torchvision": None, "torchvision.ops": None, "timm": "timm.version"
             "timm.data": "timm.data.constants"}  # and the file whose constants they hand on
 LATER = ("timm.models._hub", "torchvision.models.feature_extraction")
 _LOCK = RLock()
+_running: set[str] = set()
 _declared: list[torch.library.Library] = []
 
 
@@ -78,22 +79,26 @@ class _Package(ModuleType):
     """
 
     def __getattr__(self, name: str) -> object:
-        with _LOCK:
-            self._run()
-        return getattr(self, name)
+        with _LOCK:  # where another thread has it run, until that is done
+            _Package._run(self)
+        return ModuleType.__getattribute__(self, name)
 
     def _run(self) -> None:
         around = sys.modules.get(self.__name__.rpartition(".")[0])
         if isinstance(around, _Package):
             around._run()
-        if not isinstance(self, _Package):  # that one has run it
+        if not isinstance(self, _Package) or self.__name__ in _running:
             return
-        self.__class__, self.__path__ = ModuleType, self.__spec__.submodule_search_locations
+        _running.add(self.__name__)
+        self.__path__ = self.__spec__.submodule_search_locations
         try:
             _run_beside_any_torch(self)
+            self.__class__ = ModuleType
         except BaseException:
-            self.__class__ = _Package
+            del self.__path__
             raise
+        finally:
+            _running.remove(self.__name__)
 
 
 def _run_beside_any_torch(package: ModuleType) -> None:
