@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 SPARED = ("torch._dynamo", "torch.onnx", "sympy", "huggingface_hub", "torchvision.extension", "timm.data.dataset",
           "timm.models.convnext")
 NETWORKS = ("Tiny", "DPT_Large", "DPT_Hybrid", "MiDaS", "MiDaS_small", "DPT_BEiT_B_384", "DPT_SwinV2_T_256",
-        "DPT_Swin_L_384", "DPT_Next_ViT_L_384", "DPT_LeViT_224")
+            "DPT_Swin_L_384", "DPT_Next_ViT_L_384", "DPT_LeViT_224")
 
 
 def told(code: str) -> str:
@@ -78,7 +78,7 @@ print(type(timm).__name__, type(timm.models).__name__, timm.models.convnext.Conv
 
 def test_functions_that_were_put_off_do_their_work_afterwards():
     assert told("""
-import sys, torch
+import torch
 from depth.networks.importing import part
 found = part("timm.models._features_fx").create_feature_extractor(torch.nn.Sequential(torch.nn.ReLU()), ["0"])
 print(found(torch.tensor([-1., 2.]))["0"].tolist())
@@ -130,7 +130,7 @@ def packages(tmp_path, monkeypatch) -> Path:
     (inner / "numbers.py").write_text("FIVE = 5\n")
     for folder in (inner, inner.parent):
         (folder / "__init__.py").write_text(
-            "import os, pathlib\n"
+            "import pathlib\n"
             f"ran = pathlib.Path({str(tmp_path / 'ran')!r})\n"
             "ran.write_text((ran.read_text() if ran.exists() else '') + __name__.rpartition('.')[2] + ' ')\n"
             "if (ran.parent / 'broken').exists():\n"

@@ -122,7 +122,7 @@ class BeitEncoder(VitEncoder):
 
     def __init__(self, backbone: str, hooks: tuple[int, ...], features: tuple[int, ...]):
         super().__init__(backbone, hooks, features)
-        self.relative_positions = part("timm.models.beit").gen_relative_position_index
+        self.relative_positions = timm_file(backbone).gen_relative_position_index
         for block in self.model.blocks:
             block.attn.relative_position_index = None
             block.attn.k_bias = None  # constant zero

@@ -35,15 +35,11 @@ def part(name: str) -> ModuleType:
 @contextmanager
 def _waiting() -> Iterator[None]:
     """While it is active, files of `PACKAGES` are imported without their package's own code."""
-    for name in PACKAGES:
-        _wait(name)
+    for name, constants in PACKAGES.items():
+        _wait(name, constants)
     for name in LATER:
         sys.modules.setdefault(name, _Later(name))
     try:
-        for name, constants in PACKAGES.items():
-            if constants and isinstance(sys.modules.get(name), _Package):
-                with suppress(ImportError):
-                    vars(sys.modules[name]).update(_constants(importlib.import_module(constants)))
         yield
     finally:
         for name in LATER:
@@ -54,21 +50,21 @@ def _waiting() -> Iterator[None]:
                 vars(sys.modules[name]).pop("__path__", None)
 
 
-def _wait(name: str) -> None:
-    """Put a package there whose code has not run, unless it has."""
+def _wait(name: str, constants: str | None) -> None:
+    """Put a package there whose code has not run, unless it has; it hands on what is written large in `constants`."""
     package = sys.modules.get(name)
-    if name not in sys.modules and (spec := find_spec(name)):
+    if isinstance(package, _Package):
+        package.__path__ = package.__spec__.submodule_search_locations
+    elif name not in sys.modules and (spec := find_spec(name)):
         package = sys.modules[name] = _Package(name)
         vars(package).update(vars(module_from_spec(spec)))
         parent, _, child = name.rpartition(".")
         if parent:
             setattr(sys.modules[parent], child, package)
-    if isinstance(package, _Package):
-        package.__path__ = package.__spec__.submodule_search_locations
-
-
-def _constants(module: ModuleType) -> dict[str, object]:
-    return {name: value for name, value in vars(module).items() if name.isupper() or name == "__version__"}
+        if constants:
+            with suppress(ImportError):
+                given = vars(importlib.import_module(constants))
+                vars(package).update({key: given[key] for key in given if key.isupper() or key == "__version__"})
 
 
 class _Package(ModuleType):
