@@ -11,6 +11,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from depth import meta_kernels
+
 if TYPE_CHECKING:
     from depth.depthmap import DepthMap
     from depth.estimator import MiDaSDepthEstimator
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["DepthMap", "MiDaSDepthEstimator"]
 _HOMES = {"DepthMap": "depth.depthmap", "MiDaSDepthEstimator": "depth.estimator"}
 
+meta_kernels.wait()  # when torch is imported; it does not import it
 
 # Read when torch is loaded. torch's threads wait for each other by spinning, which on a machine that does other work
 # too costs whole time slices: on two busy cores a picture took 6 to 40 times as long, and 7 times the processor time.

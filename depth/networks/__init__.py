@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch.overrides import TorchFunctionMode
 
+from depth.meta_kernels import unneeded
 from depth.networks import dpt, midas
 
 if TYPE_CHECKING:
@@ -60,6 +61,14 @@ def build(model: Model) -> torch.nn.Module:
     Takes normalised pictures N, 3, h, w (float) and gives relative inverse depth N, h, w (no unit, larger
     is nearer). Call `checkpoints.load` for one with weights: until then, alike blocks may share their tensors.
     """
+    try:
+        with unneeded():
+            return _built(model)
+    except NotImplementedError:  # another timm, which works something out where there is no memory
+        return _built(model)
+
+
+def _built(model: Model) -> torch.nn.Module:
     with OnMeta():
         network = FAMILIES[model.family](size=model.size, **model.network)
     for module in network.modules():

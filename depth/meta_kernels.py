@@ -1,0 +1,149 @@
+"""torch without its meta kernels, until somebody needs one.
+
+A quarter of the time of `import torch`, and an eighth of the memory that it shares with no other process, go into
+`torch._meta_registrations`: what every operator does with tensors that have a shape but no memory, in Python, for
+those who trace and compile. No depth map needs it. So torch is imported without, and they arrive, all of them, as
+soon as somebody
+
+- makes a tensor on the meta device (our networks are built there too, but nothing is worked out: `unneeded`),
+- imports a file of torch that `import torch` did not, or
+- asks for a name of their module, or for an operator of `torch.ops.prims`.
+
+From then on every operator is what it would have been; `tests/test_meta_kernels.py` compares them all. A torch that
+was imported before, or has another outline, has them from the beginning.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.machinery import ModuleSpec, PathFinder
+from threading import RLock, local
+from types import ModuleType
+
+KERNELS = "torch._meta_registrations"
+ITS_OWN = ("torch._decomp", "torch._prims", "torch._refs")  # files that its import brings
+MAKERS = ("empty.memory_format", "empty_strided", "_efficientzerotensor", "_sparse_coo_tensor_with_dims")
+
+_LOCK = RLock()
+_here = local()
+_waiting: list[ModuleType] = []  # what wakes the kernels when it is asked for a name: first their module itself
+_noticing: list[object] = []  # the library that notices tensors on the meta device
+
+
+def wait() -> None:
+    """Have torch imported without its meta kernels, unless it has been imported."""
+    if "torch" not in sys.modules and _Finder not in sys.meta_path:
+        sys.meta_path.insert(0, _Finder)
+
+
+@contextmanager
+def unneeded() -> Iterator[None]:
+    """Tensors that this thread makes on the meta device meanwhile leave the kernels where they are."""
+    _here.unneeded = True
+    try:
+        yield
+    finally:
+        _here.unneeded = False
+
+
+def arrive() -> None:
+    """Import the kernels if they wait; whoever comes while that is done waits for its end."""
+    with _LOCK:
+        if not _waiting:
+            return
+        waiting, kernels = [*_waiting], _waiting[0]
+        _waiting.clear()
+        kernels.__spec__.loader = kernels.__loader__ = kernels.__loader__.real
+        kernels.__loader__.exec_module(kernels)
+        for one in waiting:
+            one.__class__ = type(one).__bases__[1]
+        _noticing.pop()._destroy()
+        sys.meta_path.remove(_Finder)
+
+
+class _Finder:
+    """Finds the kernels' module with a loader that puts it off, and notices imports of more of torch."""
+
+    @staticmethod
+    def find_spec(name: str, path=None, target=None) -> ModuleSpec | None:
+        if name == KERNELS:
+            found = PathFinder.find_spec(name, path, target)
+            if found and found.loader:
+                found.loader = _Later(found.loader)
+            return found
+        if not name.startswith("torch.") or name in sys.modules or not _imported():
+            return None
+        if not name.startswith(ITS_OWN):
+            arrive()
+        elif _LOCK.acquire(blocking=False):  # else they are under way, and may wait for this very file
+            try:
+                arrive()
+            finally:
+                _LOCK.release()
+        return _There(sys.modules[name]).spec if name in sys.modules else None
+
+
+def _imported() -> bool:
+    return not sys.modules["torch"].__spec__._initializing
+
+
+class _Later:
+    """Puts a module there whose code has not run; or runs it, where torch is not as this file knows it."""
+
+    def __init__(self, real) -> None:
+        self.real = real
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        return None  # an ordinary one
+
+    def exec_module(self, module: ModuleType) -> None:
+        try:
+            import torch
+
+            library = torch.library.Library("aten", "IMPL")
+            for name in MAKERS:
+                library.impl(name, _noticed(torch.library.get_kernel(f"aten::{name}", "Meta")), "Meta",
+                             with_keyset=True)
+            waiting = [module, torch.ops.prims]
+            for one in waiting:
+                one.__class__ = type(one.__name__, (_Asked, type(one)), {})
+        except (ImportError, AttributeError, TypeError, RuntimeError):
+            sys.meta_path.remove(_Finder)
+            self.real.exec_module(module)
+        else:
+            _noticing.append(library)
+            _waiting.extend(waiting)
+
+
+class _There:
+    """Hands on a file that the kernels have just brought, where Python would run it once more."""
+
+    def __init__(self, module: ModuleType) -> None:
+        self._module, self._spec = module, module.__spec__
+        self.spec = module.__spec__ = ModuleSpec(module.__name__, self)
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        return self._module
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__spec__ = self._spec
+
+
+def _noticed(kernel):
+    def make(keys, *args, **kwargs):
+        if not getattr(_here, "unneeded", False):
+            arrive()
+        return kernel.call_boxed(keys, *args, **kwargs)
+
+    return make
+
+
+class _Asked:
+    """A module whose names the kernels bring or change: they arrive when it is asked for one."""
+
+    def __getattribute__(self, name: str) -> object:
+        if not name.startswith("__") and (_imported() or name not in vars(self)):
+            arrive()
+        return super().__getattribute__(name) if isinstance(self, _Asked) else getattr(self, name)
