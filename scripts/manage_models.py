@@ -199,4 +199,4 @@ COMMANDS = {"models": models, "download": download, "info": info, "verify": veri
             "health": health}
 
 if __name__ == "__main__":
-    sys.exit(run(ASKED))
+    terminal.leave(run(ASKED))

@@ -210,4 +210,4 @@ def _line(outcome: Outcome) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(run(ASKED))
+    terminal.leave(run(ASKED))

@@ -141,8 +141,8 @@ print("torch._refs" in sys.modules, meta_kernels._Finder in sys.meta_path, torch
 
 def test_a_network_that_needs_them_is_built_with_them():
     assert told("""
+from depth import networks
 import torch
-from depth import meta_kernels, networks
 from depth.models import find
 def rolling(**arguments):
     rolled.append(torch.roll(torch.empty(2), 1))  # its kernel is Python's
