@@ -110,15 +110,17 @@ class Folder:
 
     def read(self, manifest: Manifest, format: str, cancel: threading.Event | None = None) -> dict[str, torch.Tensor]:
         """The checked tensors of one format, memory-mapped. Raises IntegrityError or InvalidModelFile."""
-        from cache.formats import layout, pkl, pt, safetensors
-
         payload = manifest.files[format]
         self.check(format, payload, cancel)
         with open_regular(self.path / payload.name) as file:
             if payload.slots:
+                from cache.formats import layout
+
                 slots = [layout.Slot(*slot) for slot in payload.slots]
                 layout.check_slots(slots, payload.size)
                 return layout.map_slots(file, slots)
+            from cache.formats import pkl, pt, safetensors
+
             if format == "pkl" and (head := pkl.linked(file)) is not None:
                 self._check_lender(manifest, head["sha256"], cancel)
                 return pkl.read(file, trusted=True)
