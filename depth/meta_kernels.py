@@ -5,7 +5,7 @@ A quarter of the time of `import torch`, and an eighth of the memory that it sha
 those who trace and compile. No depth map needs it. So torch is imported without, and they arrive, all of them, as
 soon as somebody
 
-- makes a tensor on the meta device (our networks are built there too, but nothing is worked out: `unneeded`),
+- makes a tensor on the meta device (ours are only looked at and replaced: `unneeded`),
 - imports a file of torch that `import torch` did not, or
 - asks for a name of their module, or for an operator of `torch.ops.prims`.
 
@@ -86,7 +86,7 @@ class _Finder:
 
 
 def _imported() -> bool:
-    return not sys.modules["torch"].__spec__._initializing
+    return not getattr(getattr(sys.modules.get("torch"), "__spec__", None), "_initializing", True)
 
 
 class _Later:

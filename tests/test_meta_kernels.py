@@ -78,13 +78,13 @@ for name in torch._C._dispatch_get_all_op_names():
 print(made == set(MAKERS) or made)""") == "True"
 
 
-def test_no_network_needs_them_to_be_built():
+def test_no_network_needs_them_to_get_its_weights():
     assert told("""
 from depth import meta_kernels
 from depth.models import MODELS
-from depth.networks import build
+from depth.networks import outline
 for model in MODELS:
-    build(model)
+    outline(model)
     assert meta_kernels._waiting, model.name
 print(len(MODELS))""") == "14"
 
@@ -149,5 +149,16 @@ def rolling(**arguments):
     return torch.nn.Identity()
 rolled = []
 networks.FAMILIES["tiny"] = rolling
-print(type(networks.build(find("Tiny"))).__name__, [one.device.type for one in rolled])
+print(type(networks.outline(find("Tiny"))).__name__, [one.device.type for one in rolled])
 """) == "Identity ['meta']"
+
+
+def test_who_builds_a_network_may_work_with_it_where_it_is():
+    assert told("""
+import depth
+import torch
+from depth.models import find
+from depth.networks import build
+weight = next(build(find("Tiny")).parameters())
+print(torch.roll(weight, 1).shape == weight.shape)
+""") == "True"

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import nn
 
-from depth.networks import build, keys
+from depth.networks import keys, outline
 
 if TYPE_CHECKING:
     from depth.models import Model
@@ -38,7 +38,7 @@ def schema(model: Model) -> Schema:
     A file may hold more: see `keys.DROPPED`.
     """
     return {keys.official_key(model.family, key): (tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
-            for key, tensor in build(model).state_dict().items()}
+            for key, tensor in outline(model).state_dict().items()}
 
 
 def load(model: Model, tensors: Tensors) -> nn.Module:
@@ -46,7 +46,7 @@ def load(model: Model, tensors: Tensors) -> nn.Module:
 
     Raises CheckpointError when the tensors are not this model's.
     """
-    network = build(model)
+    network = outline(model)
     places, computing = _places(network)
     for key, tensor in _adapted(model, {key: place.like for key, place in places.items()}, tensors).items():
         places[key].put(tensor)
@@ -60,7 +60,7 @@ def adapt(model: Model, tensors: Tensors) -> dict[str, torch.Tensor]:
 
     Raises CheckpointError for a missing or unknown key, a wrong shape or a wrong kind of number.
     """
-    return _adapted(model, build(model).state_dict(), tensors)
+    return _adapted(model, outline(model).state_dict(), tensors)
 
 
 def to_official(model: Model, tensors: Tensors) -> dict[str, torch.Tensor]:
@@ -68,7 +68,7 @@ def to_official(model: Model, tensors: Tensors) -> dict[str, torch.Tensor]:
 
     What an official file holds beyond the network's needs stays in it. Raises CheckpointError as `adapt`.
     """
-    own = build(model).state_dict()
+    own = outline(model).state_dict()
     official = _official(model, [keys.official_key(model.family, key) for key in own], tensors)
     _adapted(model, own, official)
     return official
