@@ -49,14 +49,18 @@ def unneeded() -> Iterator[None]:
 
 
 def arrive() -> None:
-    """Import the kernels if they wait; whoever comes while that is done waits for its end."""
+    """Import the kernels if they wait; whoever comes while that is done waits for its end.
+
+    But not who imports one of `ITS_OWN` just then: for that file the kernels may wait in their turn.
+    """
+    if getattr(_here, "importing", False):
+        return
     with _LOCK:
         if not _waiting:
             return
         waiting, kernels = [*_waiting], _waiting[0]
         _waiting.clear()
-        kernels.__spec__.loader = kernels.__loader__ = kernels.__loader__.real
-        kernels.__loader__.exec_module(kernels)
+        kernels.__loader__.run(kernels)
         for one in waiting:
             one.__class__ = type(one).__bases__[1]
         _noticing.pop()._destroy()
@@ -64,39 +68,70 @@ def arrive() -> None:
 
 
 class _Finder:
-    """Finds the kernels' module with a loader that puts it off, and notices imports of more of torch."""
+    """Finds the kernels' module, and more of torch than `import torch` brings, with loaders of ours around their own.
+
+    The finding itself must not import: Python holds a lock meanwhile that all other imports need.
+    """
 
     @staticmethod
     def find_spec(name: str, path=None, target=None) -> ModuleSpec | None:
-        if name == KERNELS:
-            found = PathFinder.find_spec(name, path, target)
-            if found and found.loader:
-                found.loader = _Later(found.loader)
-            return found
-        if not name.startswith("torch.") or name in sys.modules or not _imported():
+        if name != KERNELS and not (name.startswith("torch.") and name not in sys.modules and _imported()):
             return None
-        if not name.startswith(ITS_OWN):
-            arrive()
-        elif _LOCK.acquire(blocking=False):  # else they are under way, and may wait for this very file
-            try:
-                arrive()
-            finally:
-                _LOCK.release()
-        return _There(sys.modules[name]).spec if name in sys.modules else None
+        found = PathFinder.find_spec(name, path, target)
+        if found and found.loader:
+            around = _Later if name == KERNELS else _Own if name.startswith(ITS_OWN) else _More
+            found.loader = around(found.loader)
+        return found
 
 
 def _imported() -> bool:
     return not getattr(getattr(sys.modules.get("torch"), "__spec__", None), "_initializing", True)
 
 
-class _Later:
-    """Puts a module there whose code has not run; or runs it, where torch is not as this file knows it."""
+class _Around:
+    """A loader around a module's real one."""
 
     def __init__(self, real) -> None:
-        self.real = real
+        self._real = real
 
-    def create_module(self, spec: ModuleSpec) -> None:
-        return None  # an ordinary one
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._real, name)
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return self._real.create_module(spec)
+
+    def run(self, module: ModuleType) -> None:
+        """Run the module's code; after that nothing tells that it was not imported as usual."""
+        module.__spec__.loader = module.__loader__ = self._real
+        self._real.exec_module(module)
+
+
+class _More(_Around):
+    """The kernels arrive before the module's code runs."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        arrive()
+        self.run(module)
+
+
+class _Own(_Around):
+    """They arrive right after it, unless another thread is bringing them."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        before, _here.importing = getattr(_here, "importing", False), True
+        try:
+            self.run(module)
+        finally:
+            _here.importing = before
+        if _LOCK.acquire(blocking=False):
+            try:
+                arrive()
+            finally:
+                _LOCK.release()
+
+
+class _Later(_Around):
+    """The module's code does not run yet; or at once, where torch is not as this file knows it."""
 
     def exec_module(self, module: ModuleType) -> None:
         try:
@@ -111,24 +146,10 @@ class _Later:
                 one.__class__ = type(one.__name__, (_Asked, type(one)), {})
         except (ImportError, AttributeError, TypeError, RuntimeError):
             sys.meta_path.remove(_Finder)
-            self.real.exec_module(module)
+            self.run(module)
         else:
             _noticing.append(library)
             _waiting.extend(waiting)
-
-
-class _There:
-    """Hands on a file that the kernels have just brought, where Python would run it once more."""
-
-    def __init__(self, module: ModuleType) -> None:
-        self._module, self._spec = module, module.__spec__
-        self.spec = module.__spec__ = ModuleSpec(module.__name__, self)
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType:
-        return self._module
-
-    def exec_module(self, module: ModuleType) -> None:
-        module.__spec__ = self._spec
 
 
 def _noticed(kernel):
