@@ -93,7 +93,7 @@ print(len(MODELS))""") == "14"
 def test_no_depth_map_needs_them(mode, tmp_path):
     assert told(f"""
 import os, sys
-os.environ.update(DEPTHMAP_COMPILE={mode!r}, MODEL_CACHE_DIR={str(tmp_path)!r}, HF_HUB_OFFLINE="1")
+os.environ.update(DEPTHMAP_COMPILE={mode!r}, DEPTHMAP_CACHE={str(tmp_path)!r}, HF_HUB_OFFLINE="1")
 import numpy as np
 from depth import MiDaSDepthEstimator
 import torch
