@@ -7,10 +7,12 @@ soon as somebody
 
 - makes a tensor on the meta device (ours are only looked at and replaced: `unneeded`),
 - imports a file of torch that `import torch` did not, or
-- asks for a name of their module, or for an operator of `torch.ops.prims`.
+- asks for a name of their module, or for one of the operators that they bring (`NAMESPACES`).
 
-From then on every operator is what it would have been; `tests/test_meta_kernels.py` compares them all. A torch that
-was imported before, or has another outline, has them from the beginning.
+From then on every operator is what it would have been; `tests/test_meta_kernels.py` compares them all. One thing more
+happens in those files: `torch.Generator` gets its class, without which none can be made. That is done at once. A torch
+that was imported before, has another outline, is newer than the one whose files have been read for such things, or runs
+on Apple's GPUs (one of their kernels is in there), has all of it from the beginning.
 """
 
 from __future__ import annotations
@@ -24,6 +26,9 @@ from types import ModuleType
 
 KERNELS = "torch._meta_registrations"
 ITS_OWN = ("torch._decomp", "torch._prims", "torch._refs")  # files that its import brings
+NAMESPACES = ("prims", "rngprims", "debugprims", "higher_order")  # of `torch.ops`
+NEWEST = (2, 13)
+GENERATORS = "torch._prims.rng_prims"  # the file of `ITS_OWN` that gives them their class
 MAKERS = ("empty.memory_format", "empty_strided", "_efficientzerotensor", "_sparse_coo_tensor_with_dims")
 
 _LOCK = RLock()
@@ -119,6 +124,8 @@ class _Own(_Around):
 
     def exec_module(self, module: ModuleType) -> None:
         before, _here.importing = getattr(_here, "importing", False), True
+        if module.__name__ == GENERATORS:
+            _leave_generators()
         try:
             self.run(module)
         finally:
@@ -137,11 +144,14 @@ class _Later(_Around):
         try:
             import torch
 
+            if torch._C._has_mps or tuple(map(int, torch.__version__.split(".")[:2])) > NEWEST:
+                raise ImportError("not for this torch")
             library = torch.library.Library("aten", "IMPL")
             for name in MAKERS:
                 library.impl(name, _noticed(torch.library.get_kernel(f"aten::{name}", "Meta")), "Meta",
                              with_keyset=True)
-            waiting = [module, torch.ops.prims]
+            _prepare_generators()
+            waiting = [module, *(getattr(torch.ops, name) for name in NAMESPACES)]
             for one in waiting:
                 one.__class__ = type(one.__name__, (_Asked, type(one)), {})
         except (ImportError, AttributeError, TypeError, RuntimeError):
@@ -150,6 +160,28 @@ class _Later(_Around):
         else:
             _noticing.append(library)
             _waiting.extend(waiting)
+
+
+def _prepare_generators() -> None:
+    """What the end of `GENERATORS` does."""
+    import torch
+
+    if not hasattr(torch._C, "_set_generator_metaclass"):  # torch before 2.13
+        return
+    from torch._library.opaque_object import MemberType, register_opaque_type
+    from torch._opaque_base import OpaqueBaseMeta
+
+    torch._C._set_generator_metaclass(OpaqueBaseMeta)
+    register_opaque_type(torch._C.Generator, typ="reference", guard_fn=lambda generator: [generator.device],
+                         members=dict.fromkeys(("device", "__eq__", "__ne__"), MemberType.USE_REAL))
+
+
+def _leave_generators() -> None:
+    """Let that file do it again, which it may only once."""
+    import torch
+
+    if hasattr(torch._C, "_set_generator_metaclass"):
+        torch._C._unregister_opaque_type("torch._C.Generator")
 
 
 def _noticed(kernel):

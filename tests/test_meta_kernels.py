@@ -32,6 +32,9 @@ WAKERS = {
     "their tables": "from torch._decomp import decomposition_table; decomposition_table[torch.ops.aten.silu.default]",
     "their module": "torch._meta_registrations.meta_index_Tensor",
     "an operator of theirs": "torch.ops.prims.abs.default",
+    "an operator on random numbers": "torch.ops.rngprims.philox_rand",
+    "an operator for debugging": "torch.ops.debugprims.load_tensor",
+    "an operator on operators": "torch.ops.higher_order.run_with_rng_state",
 }
 
 
@@ -99,6 +102,51 @@ from depth import MiDaSDepthEstimator
 import torch
 MiDaSDepthEstimator("Tiny").predict(np.zeros((64, 96, 3), np.uint8))
 print("torch._refs" in sys.modules)""") == "False"
+
+
+GENERATORS = """
+print(type(torch.Generator), torch.rand(2, generator=torch.Generator().manual_seed(0)).tolist())"""
+OPERATOR = """
+@torch.library.custom_op("test::noise", mutates_args=())
+def noise(like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    return torch.rand(like.shape, generator=generator)
+print(noise(torch.zeros(3), torch.Generator().manual_seed(0)).tolist())"""
+
+
+def test_random_generators_need_them_not():
+    assert told(f"""
+from depth import meta_kernels
+import torch
+{GENERATORS}
+assert meta_kernels._waiting{OPERATOR}""") == told(f"import torch\n{GENERATORS}{OPERATOR}")
+
+
+@pytest.mark.parametrize("file", ["torch._prims", "torch._prims.rng_prims", "torch._meta_registrations"])
+def test_random_generators_are_the_same_before_and_after(file):
+    assert told(f"""
+import depth
+import torch
+before = torch.Generator()
+import {file}
+torch.empty(2, device="meta")
+print(type(torch.Generator()) is type(before), torch._library.opaque_object.is_opaque_type(torch.Generator))
+""") == "True True"
+
+
+@pytest.mark.parametrize("change", ["torch._C._has_mps = True", "torch.__version__ = '2.14.0'"])
+def test_a_torch_that_nobody_has_looked_through_has_them_from_the_beginning(change):
+    assert told(f"""
+import sys
+from depth import meta_kernels
+class Changing:
+    def find_spec(name, path=None, target=None):
+        if name == meta_kernels.KERNELS:
+            torch = sys.modules["torch"]
+            {change}
+sys.meta_path.insert(0, Changing)
+import torch
+print("torch._refs" in sys.modules, torch.Generator().manual_seed(1).initial_seed())
+""") == "True 1"
 
 
 def test_threads_wait_until_they_are_there():
