@@ -6,7 +6,7 @@ those who trace and compile. No depth map needs it. So torch is imported without
 soon as somebody
 
 - makes a tensor on the meta device (ours are only looked at and replaced: `unneeded`),
-- imports a file of torch that `import torch` did not, or
+- imports a file of torch that `import torch` did not, or asks for it as an attribute (`torch._refs`), or
 - asks for a name of their module, or for one of the operators that they bring (`NAMESPACES`).
 
 From then on every operator is what it would have been; `tests/test_meta_kernels.py` compares them all. One thing more
@@ -26,6 +26,8 @@ from types import ModuleType
 
 KERNELS = "torch._meta_registrations"
 ITS_OWN = ("torch._decomp", "torch._prims", "torch._refs")  # files that its import brings
+ATTRIBUTES = {"torch": ("_decomp", "_prims", "_refs"), "torch._prims_common": ("wrappers",),
+              "torch.utils": ("_content_store",), "torch.testing._internal": ("common_dtype",)}  # of packages: files
 NAMESPACES = ("prims", "rngprims", "debugprims", "higher_order")  # of `torch.ops`
 NEWEST = (2, 13)
 GENERATORS = "torch._prims.rng_prims"  # the file of `ITS_OWN` that gives them their class
@@ -34,6 +36,7 @@ MAKERS = ("empty.memory_format", "empty_strided", "_efficientzerotensor", "_spar
 _LOCK = RLock()
 _here = local()
 _waiting: list[ModuleType] = []  # what wakes the kernels when it is asked for a name: first their module itself
+_packages: dict[str, object] = {}  # packages whose missing names are noticed, and how they looked them up before
 _noticing: list[object] = []  # the library that notices tensors on the meta device
 
 
@@ -68,6 +71,9 @@ def arrive() -> None:
         kernels.__loader__.run(kernels)
         for one in waiting:
             one.__class__ = type(one).__bases__[1]
+        while _packages:
+            package, before = _packages.popitem()
+            _set_lookup(sys.modules[package], before)
         _noticing.pop()._destroy()
         sys.meta_path.remove(_Finder)
 
@@ -80,11 +86,11 @@ class _Finder:
 
     @staticmethod
     def find_spec(name: str, path=None, target=None) -> ModuleSpec | None:
-        if name != KERNELS and not (name.startswith("torch.") and name not in sys.modules and _imported()):
-            return None
-        found = PathFinder.find_spec(name, path, target)
+        around = _All if name == "torch" else _Later if name == KERNELS else None
+        if not around and name.startswith("torch.") and name not in sys.modules and _imported():
+            around = _Own if name.startswith(ITS_OWN) else _More
+        found = PathFinder.find_spec(name, path, target) if around else None
         if found and found.loader:
-            around = _Later if name == KERNELS else _Own if name.startswith(ITS_OWN) else _More
             found.loader = around(found.loader)
         return found
 
@@ -109,6 +115,15 @@ class _Around:
         """Run the module's code; after that nothing tells that it was not imported as usual."""
         module.__spec__.loader = module.__loader__ = self._real
         self._real.exec_module(module)
+
+
+class _All(_Around):
+    """For torch itself: once it is there, it is noticed who asks for a file that has not come with it."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        self.run(module)
+        for package, files in ATTRIBUTES.items() if _waiting else ():
+            _notice(package, files)
 
 
 class _More(_Around):
@@ -160,6 +175,32 @@ class _Later(_Around):
         else:
             _noticing.append(library)
             _waiting.extend(waiting)
+
+
+def _notice(package: str, files: tuple[str, ...]) -> None:
+    """Have the kernels arrive when the package is asked for one of these files, which it has not got yet."""
+    found = sys.modules.get(package)
+    if found is None:
+        return
+    before = _packages[package] = vars(found).get("__getattr__")
+
+    def look_up(name: str) -> object:
+        if name in files:
+            arrive()
+            if name in vars(found):  # files that import each other ask before they are
+                return vars(found)[name]
+        if before is None:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}", name=name, obj=found)
+        return before(name)
+
+    _set_lookup(found, look_up)
+
+
+def _set_lookup(package: ModuleType, look_up: object) -> None:
+    if look_up is None:
+        del package.__getattr__
+    else:
+        package.__getattr__ = look_up
 
 
 def _prepare_generators() -> None:

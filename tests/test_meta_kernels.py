@@ -29,6 +29,9 @@ WAKERS = {
     "a tensor in inference": "with torch.inference_mode(): torch.zeros(2, device='meta')",
     "a file of torch": "import torch.utils._device",
     "a file that the kernels bring": "import torch._refs",
+    "an attribute of torch": "torch._decomp",
+    "an attribute of another package": "torch._prims_common.wrappers",
+    "a function that needs a file of theirs": "assert torch.broadcast_shapes((2, 1), (1, 3)) == (2, 3)",
     "their tables": "from torch._decomp import decomposition_table; decomposition_table[torch.ops.aten.silu.default]",
     "their module": "torch._meta_registrations.meta_index_Tensor",
     "an operator of theirs": "torch.ops.prims.abs.default",
@@ -147,6 +150,28 @@ sys.meta_path.insert(0, Changing)
 import torch
 print("torch._refs" in sys.modules, torch.Generator().manual_seed(1).initial_seed())
 """) == "True 1"
+
+
+LOOKUPS = """
+packages = [torch, torch.utils, torch._prims_common, torch.testing._internal]
+print([[getattr(one, name, None) is not None for name in ("_refs", "_content_store", "wrappers", "common_dtype", "no")]
+       for one in packages], ["__getattr__" in vars(one) for one in packages])
+try:
+    torch.no_such_name
+except AttributeError as error:
+    print(error)"""
+
+
+def test_packages_look_their_names_up_as_ever():
+    assert told(f"import depth, torch{LOOKUPS}") == told(f"import torch{LOOKUPS}")
+
+
+def test_names_that_nobody_has_leave_them_waiting():
+    assert told("""
+from depth import meta_kernels
+import torch
+print([hasattr(one, "no_such_name") for one in (torch, torch.utils, torch._prims_common)], bool(meta_kernels._waiting))
+""") == "[False, False, False] True"
 
 
 def test_threads_wait_until_they_are_there():
