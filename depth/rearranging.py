@@ -6,7 +6,7 @@
     convolutions of few pixels           Products of gathered pixels and the weights as they lie. oneDNN's convolution
                                          would put the weights into an order of its own first, at each call.
     3x3 convolutions of many pixels      Winograd's minimal filtering: sixteen outputs take 36 products instead of 144.
-                                         With AVX-512 it gains too little.
+                                         Where MKL's products are not the fastest it gains too little.
 
 Exact but for rounding. It pays because the compiler joins what stands between two products to one loop, so
 networks that are not compiled do without. Parameters are neither changed nor copied: compiled code finds them in
@@ -22,7 +22,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from depth.networks.decoder import Decoder, Readout, Reassemble
-from depth.tuning import EarlyProjection, avx2_alone, product, replace
+from depth.tuning import EarlyProjection, mkl_pays, product, replace
 
 SHIFTS = (-1, 0, 1)  # of a 3x3 convolution
 TILE, WIDE = 4, 256  # of minimal filtering: outputs in height and in width, and channels from which it pays
@@ -188,7 +188,7 @@ def _rearrange_decoder(decoder: Decoder) -> None:
     if isinstance(decoder.stem_transpose, nn.Identity):  # else the picture's quarter is no multiple of four
         decoder.refinenet1 = Unenlarged(decoder.refinenet1)
         head[0] = UpsampledConv(head[0], align_corners=True)
-        if avx2_alone():
+        if mkl_pays():
             _filter_minimally(decoder)
     head[2] = UpsampledConv(head[2], head[1].align_corners)
     head[1] = nn.Identity()

@@ -1,10 +1,10 @@
 """A network's layers replaced by faster ones with the very same parameters. The results stay equal.
 
-Linear layers on CPUs with AVX-512: torch sends them to MKL, which on processors of other makers than Intel leaves
-half the vector width unused (measured on one AMD core: 88 against 205 GFLOP/s). oneDNN takes the same weights as
-they lie, so a memory-mapped checkpoint stays mapped. Convolutions go through it anyway. Where AVX2 is all there is,
-MKL uses it well and is the faster one, but each thread puts all weights into an order of its own first. With the
-outputs in blocks, a product each, it is only the thread's own share.
+Linear layers: torch sends them to MKL, the fastest where it uses the whole vector width, on Intel's processors and
+where AVX2 is all there is. But each of its threads puts all weights into an order of its own first. With the outputs in
+blocks, a product each, it is only the thread's own share. On other makers' processors with AVX-512 MKL leaves half
+the width unused (measured on one AMD core: 88 against 205 GFLOP/s); there oneDNN multiplies. It takes the same weights
+as they lie, so a memory-mapped checkpoint stays mapped. Convolutions go through it anyway.
 
 Convolutions and maxima with TensorFlow's "same" padding: timm computes the padding from the picture's size at each
 call. For the sizes that our networks accept it is a constant, and export with free sizes takes seconds
@@ -17,8 +17,10 @@ The last convolution of all has one output; engines that compute sixteen at a ti
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -26,7 +28,7 @@ from torch.nn import functional as F
 
 from depth.networks.decoder import DepthNetwork, FusionBlock
 
-BLOCK, SMALLEST_BLOCK = 512, 128  # outputs of a product, at most and at least
+LARGEST_BLOCK, SMALLEST_BLOCK = {"AVX2": 512, "AVX512": 2048}, 128  # outputs of a product, at most and at least
 DEEP = 1024  # inputs from which blocks pay
 
 
@@ -156,7 +158,7 @@ def product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) ->
     """`F.linear` the fastest way on this processor; float32 on the CPU."""
     if onednn_pays():
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-    if avx2_alone() and (count := blocks(*weight.shape, torch.get_num_threads())) > 1:
+    if mkl_pays() and (count := blocks(*weight.shape, torch.get_num_threads(), LARGEST_BLOCK[_vectors()])) > 1:
         return in_blocks(x, weight, bias, count)
     return F.linear(x, weight, bias)
 
@@ -170,25 +172,39 @@ def in_blocks(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, 
     return y.reshape(*x.shape[:-1], -1)
 
 
-def blocks(outputs: int, inputs: int, threads: int) -> int:
-    """The fewest that share the outputs out among the threads, none larger than `BLOCK`; 1 where none do, or in vain.
+def blocks(outputs: int, inputs: int, threads: int, largest: int) -> int:
+    """The fewest that share the outputs out among the threads, none larger than `largest`; 1 where none do, or in vain.
 
     They leave the outputs in an order of their own. To put that right costs more than is won unless many inputs
     are added up to each.
     """
     counts = range(threads, outputs // SMALLEST_BLOCK + 1, threads) if inputs >= DEEP else ()
-    return next((count for count in counts if outputs % count == 0 and outputs // count <= BLOCK), 1)
+    return next((count for count in counts if outputs % count == 0 and outputs // count <= largest), 1)
 
 
 def onednn_pays() -> bool:
     """Is its product there, and faster than MKL's? The operator is torch's own but not public, it may go again."""
-    return (torch.backends.cpu.get_cpu_capability().startswith("AVX512") and torch.backends.mkldnn.is_available()
+    return (_vectors() == "AVX512" and not mkl_pays() and torch.backends.mkldnn.is_available()
             and hasattr(torch.ops.mkldnn, "_linear_pointwise"))
 
 
-def avx2_alone() -> bool:
-    """Do MKL's products run with AVX2 here?"""
-    return torch.backends.cpu.get_cpu_capability() == "AVX2" and torch.backends.mkl.is_available()
+def mkl_pays() -> bool:
+    """Does MKL use the whole vector width here, so that no other products are faster?"""
+    return torch.backends.mkl.is_available() and (_vectors() == "AVX2" or (_vectors() == "AVX512" and _is_intel()))
+
+
+def _vectors() -> str:
+    """"DEFAULT", "AVX2" or "AVX512": what torch computes with."""
+    return torch.backends.cpu.get_cpu_capability().partition("_")[0]
+
+
+@lru_cache(maxsize=1)
+def _is_intel() -> bool:
+    """Is the processor Intel's? MKL asks the same of it."""
+    try:
+        return "GenuineIntel" in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return "GenuineIntel" in platform.processor()
 
 
 def replace(module: nn.Module, wanted: Callable[[nn.Module], bool],

@@ -426,7 +426,7 @@ def made(tmp_path_factory):
 
     directory, tensors = tmp_path_factory.mktemp("made"), weights(0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("depth.rearranging.avx2_alone", lambda: True)
+        patch.setattr("depth.rearranging.mkl_pays", lambda: True)
         patch.setattr("depth.rearranging._filter_minimally", filter_one)
         path = compiling.make(ROW, "aoti", directory, tensors, "", build=lambda: simplified(network(tensors)))
     return directory, path

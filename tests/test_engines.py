@@ -87,24 +87,30 @@ class Operators(TorchDispatchMode):
         return function(*args, **kwargs or {})
 
 
-WAYS = {"AVX512": "mkldnn::_linear_pointwise", "AVX2": "aten::bmm", "DEFAULT": "aten::addmm"}
+WAYS = {("AVX512", False): "mkldnn::_linear_pointwise", ("AVX512", True): "aten::bmm", ("AVX2", False): "aten::bmm",
+        ("AVX2", True): "aten::bmm", ("DEFAULT", False): "aten::addmm", ("DEFAULT", True): "aten::addmm"}
 
 
-@pytest.mark.parametrize("capability", WAYS)
-def test_products_go_the_way_that_is_fastest_with_these_vectors(capability, monkeypatch):
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+@pytest.fixture(params=WAYS, ids=str)
+def processor(request, monkeypatch):
+    """Vectors, and whether it is Intel's."""
+    vectors, intel = request.param
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: vectors)
+    monkeypatch.setattr("depth.tuning._is_intel", lambda: intel)
+    return request.param
+
+
+def test_products_go_the_way_that_is_fastest_on_this_processor(processor, monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     layer = FastLinear(nn.Linear(1024, 1024).requires_grad_(False))
     with Operators() as called:
         layer(torch.ones(3, 1024))
-    assert called.names & {*WAYS.values()} == {WAYS[capability]}
+    assert called.names & {*WAYS.values()} == {WAYS[processor]}
 
 
-@pytest.mark.parametrize("capability", WAYS)
-@pytest.mark.parametrize(("inputs", "outputs"), [(48, 80), (1024, 1024)])
+@pytest.mark.parametrize(("inputs", "outputs"), [(48, 80), (1024, 1024), (1024, 4096)])
 @pytest.mark.parametrize("bias", [True, False])
-def test_a_fast_linear_layer_equals_torchs(bias, inputs, outputs, capability, monkeypatch):
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+def test_a_fast_linear_layer_equals_torchs(bias, inputs, outputs, processor):
     linear = nn.Linear(inputs, outputs, bias=bias).requires_grad_(False)
     x = torch.randn(2, 7, inputs)
     torch.testing.assert_close(FastLinear(linear)(x), linear(x), atol=1e-5, rtol=1e-5)
@@ -117,15 +123,16 @@ def test_a_product_in_blocks_has_the_shape_of_the_whole(shape):
                                atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("outputs", "threads", "count"), [
-    (4096, 2, 8), (3072, 2, 6), (1024, 2, 2), (1024, 1, 2), (1024, 8, 8),
-    (1024, 6, 1), (1024, 16, 1), (1021, 2, 1)])  # what cannot be shared out evenly or without crumbs
-def test_outputs_are_shared_out_among_the_threads(outputs, threads, count):
-    assert blocks(outputs, 1024, threads) == count
+@pytest.mark.parametrize(("outputs", "threads", "largest", "count"), [
+    (4096, 2, 512, 8), (3072, 2, 512, 6), (1024, 2, 512, 2), (1024, 1, 512, 2), (1024, 8, 512, 8),
+    (4096, 2, 2048, 2), (3072, 2, 2048, 2), (1024, 2, 2048, 2), (1024, 1, 2048, 1),
+    (1024, 6, 512, 1), (1024, 16, 512, 1), (1021, 2, 512, 1)])  # what cannot be shared out evenly or without crumbs
+def test_outputs_are_shared_out_among_the_threads(outputs, threads, largest, count):
+    assert blocks(outputs, 1024, threads, largest) == count
 
 
 def test_outputs_of_few_inputs_are_not_shared_out():
-    assert blocks(4096, 768, 2) == 1
+    assert blocks(4096, 768, 2, 512) == 1
 
 
 @pytest.mark.parametrize("device", ["cpu", "meta"])

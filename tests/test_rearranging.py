@@ -73,7 +73,7 @@ def test_minimal_filtering_in_single_precision_is_within_a_few_roundings():
 
 @pytest.mark.parametrize(("narrow", "count"), [(True, 5), (False, 0)])
 def test_wide_convolutions_of_many_pixels_are_filtered_minimally_with_narrow_vectors(narrow, count, monkeypatch):
-    monkeypatch.setattr("depth.rearranging.avx2_alone", lambda: narrow)
+    monkeypatch.setattr("depth.rearranging.mkl_pays", lambda: narrow)
     network = rearranged(simplified(build(find("DPT_Large"))))
     assert sum(isinstance(module, MinimalConv) for module in network.modules()) == count
 
@@ -88,7 +88,7 @@ def test_a_split_readout_equals_the_whole():
 @pytest.mark.parametrize("family", SMALLEST)
 def test_every_network_is_the_same_rearranged(family, monkeypatch):
     """The parameters too: compiled code looks them up in the checkpoint."""
-    monkeypatch.setattr("depth.rearranging.avx2_alone", lambda: True)
+    monkeypatch.setattr("depth.rearranging.mkl_pays", lambda: True)
     model = SMALLEST[family]
     plain = _network(model)
     names = {name: tensor.shape for name, tensor in plain.state_dict().items()}

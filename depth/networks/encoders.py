@@ -145,6 +145,8 @@ class BeitEncoder(VitEncoder):
 def _attention(attention: nn.Module, qkv: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
     """B, tokens + IDLE, 3C to B, tokens + IDLE, C; the idle rows neither ask nor are asked."""
     qkv = qkv[:, :-IDLE].unflatten(2, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)  # 3, B, heads, tokens, c
+    if qkv.device.type == "cpu":  # or the rows of a head lie 12 kB apart for all that follows
+        qkv = qkv.contiguous()
     query, key, value = qkv.unbind(0)
     x = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
     return attention.proj(F.pad(x.transpose(1, 2).flatten(2), (0, 0, 0, IDLE)))
