@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from cache import FORMATS, report
 from cache.errors import DepthmapError, UnknownModel, UsageError
@@ -41,12 +40,6 @@ def run(command: Callable[[], int], *, as_json: bool) -> int:
     except BrokenPipeError:  # the reader, such as `head`, has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return WRONG
-
-
-def leave(code: int) -> NoReturn:
-    """End the process, without a last walk of the collector over all that is alive: a twelfth of `info`."""
-    gc.freeze()
-    sys.exit(code)
 
 
 def lines(message: object) -> str:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from cache import rest, wire
 from cache.actions import Actions
-from scripts import manage_models, setup_models
+from scripts import manage_commands, manage_models, setup_models
 from tests import faces
 from tests.hub_server import HubServer
 from tests.test_rest import estimate, save_png16
@@ -132,10 +132,10 @@ def test_guide_names_exactly_the_options_there_are(name, module):
 
 def test_guide_names_exactly_the_commands_there_are():
     rows = re.findall(r"^\| `([a-z]+)` \|", section("manage_models.py"), re.M)
-    assert rows == list(manage_models.COMMANDS)
+    assert rows == list(manage_commands.COMMANDS)
 
 
-@pytest.mark.parametrize("command", manage_models.COMMANDS)
+@pytest.mark.parametrize("command", manage_commands.COMMANDS)
 def test_help_of_a_command_names_its_options(command, capsys):
     assert manage_models.main([command, "--help"]) == 0
     row = next(line for line in section("manage_models.py").splitlines() if line.startswith(f"| `{command}` "))
