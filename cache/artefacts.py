@@ -20,7 +20,7 @@ import shutil
 import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,13 +40,13 @@ Facts = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Maker:
-    """Who makes artefacts. `models`: names whose folders may hold some, beside the cache's own models.
+    """Who makes artefacts. `models`: those that may have some beside the cache's own, with the file of their weights.
 
-    `current(facts, digest)`: would one of these facts be loaded now, if the model's tensors have that
-    `tensors_sha256` (None: no weights are cached)?
+    `current(facts, digest)`: would one of these facts be loaded now, if the model's weights have that digest
+    (`Folder.digest`; None: there are none)?
     """
 
-    models: tuple[str, ...] = ()
+    models: Mapping[str, Path] = field(default_factory=dict)
     current: Callable[[Facts, str | None], bool] = lambda facts, digest: False
 
 

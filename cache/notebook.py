@@ -21,7 +21,14 @@ USED_STEP = 60.0  # seconds: how exactly "last used" is kept
 
 
 def is_checked(folder: Path, key: str, facts: os.stat_result, sha256: str) -> bool:
-    return _read(folder).get("checked", {}).get(key, {}).get("stamp") == _stamp(facts, sha256)
+    return checked_digest(folder, key, facts) == sha256
+
+
+def checked_digest(folder: Path, key: str, facts: os.stat_result) -> str | None:
+    """The sha256 that the file had when it was hashed last; None if it was never, or has changed since."""
+    stamp = _read(folder).get("checked", {}).get(key, {}).get("stamp")
+    digest = stamp[-1] if isinstance(stamp, list) and stamp else None
+    return digest if isinstance(digest, str) and stamp == _stamp(facts, digest) else None
 
 
 def remember(folder: Path, key: str, path: Path, sha256: str, before: os.stat_result | None = None) -> None:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from cache.formats.layout import Slot
 
 MANIFEST = "manifest.json"
+OWN = "own"  # the notebook's word for weights that lie outside the cache
 STEM = "weights"
 UNPACKING = ".unpacking-"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,99}")
@@ -186,13 +187,33 @@ class Folder:
         place = artefacts.folder_of(self.store.directory, self.name)
         if not place.is_dir() and not place.is_symlink():
             return ()
+        digest = self.digest()
+        return artefacts.listed(place, lambda facts: facts.get("model") == self.name
+                                and self.store.maker.current(facts, digest))
+
+    def digest(self) -> str | None:
+        """A digest of the model's weights, without opening them; None if there are none, or none that are good.
+
+        Of a cached model its `tensors_sha256`, the same for every format; else the sha256 of the maker's own file.
+        """
+        if own := self.store.maker.models.get(self.name):
+            return self._digest_of(own)
         try:
             manifest = self.manifest()
         except DepthmapError:
-            manifest = None
-        digest = manifest.tensors_sha256 if manifest else None
-        return artefacts.listed(place, lambda facts: facts.get("model") == self.name
-                                and self.store.maker.current(facts, digest))
+            return None
+        return manifest.tensors_sha256 if manifest else None
+
+    def _digest_of(self, path: Path) -> str | None:
+        """The file's sha256, worked out once while the file stays the same."""
+        try:
+            facts = path.stat()
+            if (known := notebook.checked_digest(self.path, OWN, facts)) is None:
+                known = sha256(path)
+                notebook.remember(self.path, OWN, path, known, facts)
+        except OSError:
+            return None
+        return known
 
     def temporaries(self) -> list[Path]:
         return sorted(path for path in _entries(self.path) if is_temporary(path.name))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +37,7 @@ def maker() -> Maker:
     """Who makes compiled networks, as the cache sees it."""
     from cache.artefacts import Maker
 
-    return Maker(tuple(model.name for model in MODELS if model.bundled), _is_current)
+    return Maker({model.name: BUNDLED / model.bundled for model in MODELS if model.bundled}, _is_current)
 
 
 def tensors(model: Model, weights: str | Path | None = None, cache: ModelManager | None = None, *,
@@ -60,13 +59,7 @@ def digest(model: Model, cache: ModelManager) -> str | None:
 
     It is the same for every format that they are cached in.
     """
-    if model.bundled:
-        return _bundled_digest(model)
-    try:
-        manifest = cache.store.folder(model.name).manifest()
-    except DepthmapError:
-        return None
-    return manifest.tensors_sha256 if manifest else None
+    return cache.store.folder(model.name).digest()
 
 
 def use(model: Model, cache: ModelManager) -> None:
@@ -115,28 +108,8 @@ def _translated(model: Model, work: Callable, where: str | None = None) -> Any:
 def _is_current(facts, digest: str | None) -> bool:
     """Would a compiled network of these facts be loaded now? (For the cache, which knows no networks.)"""
     from depth import compiled
-    from depth.models import find
 
     try:
-        model = find(facts["model"])
-        return compiled.is_current(facts, _bundled_digest(model) if model.bundled else digest)
+        return compiled.is_current(facts, digest)
     except (DepthmapError, KeyError, TypeError):
         return False
-
-
-def _bundled_digest(model: Model) -> str | None:
-    """The sha256 of the weights that come with the program."""
-    path = BUNDLED / model.bundled
-    try:
-        facts = path.stat()
-    except OSError:
-        return None
-    return _sha256(path, facts.st_size, facts.st_mtime_ns)
-
-
-@lru_cache(maxsize=4)
-def _sha256(path: Path, *unchanged: int) -> str:
-    """The file's digest, worked out once while the other arguments stay the same."""
-    from cache.files import sha256
-
-    return sha256(path)

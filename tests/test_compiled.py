@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import importlib.metadata
 import importlib.util
 import json
@@ -18,9 +19,10 @@ import pytest
 import torch
 from torch import nn
 
-from cache import artefacts, report
+from cache import artefacts, notebook, report
 from cache.errors import UsageError
 from cache.records import to_json
+from cache.store import Store
 from depth import MiDaSDepthEstimator, compiled, compiling, devices, estimator, making, supply
 from depth.engines import Eager, Sizes
 from depth.models import find
@@ -585,6 +587,46 @@ def test_health_names_what_is_wrong_and_optimize_removes_exactly_that(cache, har
     assert [(step.path, step.reason) for step in planned.steps] == [(path, reason)] and path.exists()
     assert cache.execute(planned).ok and not path.parent.exists()
     assert cache.health().state == "ok"
+
+
+@pytest.fixture
+def own(tmp_path):
+    """The folder of a model whose weights lie outside the cache."""
+    (tmp_path / "own.safetensors").write_bytes(b"weights")
+    store = Store(tmp_path / "cache", 1.0, artefacts.Maker({"Own": tmp_path / "own.safetensors"}))
+    store.folder("Own").path.mkdir(parents=True)
+    return store.folder("Own")
+
+
+def test_weights_outside_the_cache_are_hashed_once(own, monkeypatch):
+    assert own.digest() == hashlib.sha256(b"weights").hexdigest()
+    monkeypatch.setattr("cache.store.sha256", None)
+    assert own.digest() == hashlib.sha256(b"weights").hexdigest()
+
+
+def test_weights_outside_the_cache_that_have_changed_are_hashed_again(own, tmp_path):
+    own.digest()
+    (tmp_path / "own.safetensors").write_bytes(b"changed")
+    assert own.digest() == hashlib.sha256(b"changed").hexdigest()
+
+
+def test_weights_outside_the_cache_that_are_gone_have_no_digest(own, tmp_path):
+    own.digest()
+    (tmp_path / "own.safetensors").unlink()
+    assert own.digest() is None
+
+
+@pytest.mark.parametrize("note", [b"no json", b'{"checked": {"own": {"stamp": 5}}}',
+                                  b'{"checked": {"own": {"stamp": []}}}',
+                                  b'{"checked": {"own": {"stamp": [1, 2, 3, 4, 5]}}}'])
+def test_a_note_that_says_nothing_of_outside_weights_is_passed_over(note, own):
+    (own.path / notebook.NAME).write_bytes(note)
+    assert own.digest() == hashlib.sha256(b"weights").hexdigest()
+
+
+def test_weights_outside_the_cache_have_a_digest_where_the_cache_has_no_place_for_it(own):
+    own.path.rmdir()
+    assert own.digest() == hashlib.sha256(b"weights").hexdigest() and not own.path.exists()
 
 
 def test_health_tells_why_making_failed_and_optimize_leaves_that_note(cache):
