@@ -9,7 +9,7 @@ from benchmarks.measure import Row, Table, interleaved
 
 NOTHING = "python -c pass"
 OPTIONS, TABLE = "import argparse", "import argparse, dataclasses, pathlib"
-LOOK = "import argparse, dataclasses, hashlib, json, pathlib"
+LOOK = "import argparse, dataclasses, hashlib, json, pathlib, shutil"  # the last one argparse needs for any option
 PICTURES = "import dataclasses, hashlib, json, numpy, pathlib, PIL.ImageOps"
 ENCODERS, PAGE = "import torch", "import gradio"  # timm's layers count as ours: alone they cannot be had everywhere
 # Each with the libraries that it truly needs, and how many times the interpreter's own start it may take besides.

@@ -129,8 +129,13 @@ def _compiled(name: str, material: Material) -> None:
     The large one in every kind, since each has a bar.
     """
     from benchmarks import inference
+    from cache import artefacts
     from depth import compiled, making
+    from depth.supply import manager
 
+    for one in manager(material.cache).store.folder(name).artefacts():
+        if one.state == "stale":  # of older code; nobody's cache keeps them
+            artefacts.remove(one.path)
     whole = compiled.runnable(find(name)) if name == LARGE else (compiled.makeable(find(name)),)
     for kind in filter(None, (*whole, compiled.makeable(find(name), dtype="int8"))):
         if inference.artefact(material.folder, name, kind) is None and not making.failed_lately(
