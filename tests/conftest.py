@@ -46,3 +46,19 @@ def pytest_collection_modifyitems(items) -> None:
     """The files that take longest go first, so that processes that share the files end together."""
     places = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path.stem, len(places)))
+
+
+def pytest_configure(config) -> None:
+    if not hasattr(config, "workerinput"):  # of several processes the one that reports
+        config.pluginmanager.register(_Names(config))
+
+
+class _Names:
+    """Tells of each failure when it comes, so that a long run need not end to be understood."""
+
+    def __init__(self, config):
+        self._config = config
+
+    def pytest_runtest_logreport(self, report) -> None:
+        if report.failed and (terminal := self._config.pluginmanager.get_plugin("terminalreporter")):
+            terminal.write_line(f"\n{report.nodeid}: failed ({report.when})")
