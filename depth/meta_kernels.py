@@ -165,14 +165,14 @@ class _Later(_Around):
             for name in MAKERS:
                 library.impl(name, _noticed(torch.library.get_kernel(f"aten::{name}", "Meta")), "Meta",
                              with_keyset=True)
-            _prepare_generators()
             waiting = [module, *(getattr(torch.ops, name) for name in NAMESPACES)]
-            for one in waiting:
-                one.__class__ = type(one.__name__, (_Asked, type(one)), {})
-        except (ImportError, AttributeError, TypeError, RuntimeError):
+            _prepare_generators()
+        except (ImportError, AttributeError, TypeError, ValueError, RuntimeError):
             sys.meta_path.remove(_Finder)
             self.run(module)
         else:
+            for one in waiting:
+                one.__class__ = type(one.__name__, (_Asked, type(one)), {})
             _noticing.append(library)
             _waiting.extend(waiting)
 

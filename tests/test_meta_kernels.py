@@ -136,7 +136,8 @@ print(type(torch.Generator()) is type(before), torch._library.opaque_object.is_o
 """) == "True True"
 
 
-@pytest.mark.parametrize("change", ["torch._C._has_mps = True", "torch.__version__ = '2.14.0'"])
+@pytest.mark.parametrize("change", ["torch._C._has_mps = True", "torch.__version__ = '2.14.0'",
+                                    "torch.__version__ = 'unknown'", "meta_kernels._prepare_generators = None"])
 def test_a_torch_that_nobody_has_looked_through_has_them_from_the_beginning(change):
     assert told(f"""
 import sys
