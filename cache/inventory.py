@@ -1,6 +1,7 @@
 """Looking, without touching: what is cached, how large, how healthy. No torch, no network, no lock.
 
-One broken entry is a line in the report, never the end of the scan.
+One broken entry is a line in the report, never the end of the scan. All that a look may leave behind is a digest in
+the notebook (`Folder.digest`).
 """
 
 from __future__ import annotations
