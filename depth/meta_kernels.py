@@ -25,9 +25,9 @@ from threading import RLock, local
 from types import ModuleType
 
 KERNELS = "torch._meta_registrations"
-ITS_OWN = ("torch._decomp", "torch._prims", "torch._refs")  # files that its import brings
-ATTRIBUTES = {"torch": ("_decomp", "_prims", "_refs"), "torch._prims_common": ("wrappers",),
-              "torch.utils": ("_content_store",), "torch.testing._internal": ("common_dtype",)}  # of packages: files
+FILES = {"torch": ("_decomp", "_prims", "_refs"), "torch._prims_common": ("wrappers",),  # that its import brings
+         "torch.utils": ("_content_store",), "torch.testing._internal": ("common_dtype",)}
+ITS_OWN = tuple(f"torch.{name}" for name in FILES["torch"])
 NAMESPACES = ("prims", "rngprims", "debugprims", "higher_order")  # of `torch.ops`
 NEWEST = (2, 13)
 GENERATORS = "torch._prims.rng_prims"  # the file of `ITS_OWN` that gives them their class
@@ -122,7 +122,7 @@ class _All(_Around):
 
     def exec_module(self, module: ModuleType) -> None:
         self.run(module)
-        for package, files in ATTRIBUTES.items() if _waiting else ():
+        for package, files in FILES.items() if _waiting else ():
             _notice(package, files)
 
 

@@ -1,7 +1,4 @@
-"""Look after the model cache: download, inspect, verify, export, import, convert, clear, optimize.
-
-Exit code 0: well. 1: something is wrong (a download failed, a file is corrupt or missing). 2: usage.
-"""
+"""Look after the model cache; what can be asked of it stands in `manage_options.py`."""
 
 from __future__ import annotations
 
@@ -12,12 +9,7 @@ import sys
 HERE = os.path.dirname(os.path.realpath(__file__))  # noqa: PTH120 - pathlib takes longer than all of --help
 sys.path.insert(0, os.path.dirname(HERE))  # noqa: PTH120 - so that it runs from any folder
 
-from scripts import manage_options  # Python keeps what it has compiled of a module, not of a script
-
-
-def parser() -> manage_options.argparse.ArgumentParser:
-    """The command line; the guide is tested against it."""
-    return manage_options.parser(__doc__)
+from scripts.manage_options import parser  # Python keeps what it has compiled of a module, not of a script
 
 
 def main(argv: list[str] | None = None, *, manager=None) -> int:

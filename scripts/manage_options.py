@@ -1,4 +1,7 @@
-"""The command line of `manage_models.py`, without what its commands import: --help is answered at once."""
+"""Look after the model cache: download, inspect, verify, export, import, convert, clear, optimize.
+
+Exit code 0: well. 1: something is wrong (a download failed, a file is corrupt or missing). 2: usage.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,9 @@ from cache import FORMATS
 EXPORTS = (*FORMATS, "bundle")
 
 
-def parser(description: str) -> argparse.ArgumentParser:
-    """The guide is tested against it."""
-    top = argparse.ArgumentParser(prog="manage_models.py", description=description,
+def parser() -> argparse.ArgumentParser:
+    """The command line of `manage_models.py`, without what its commands import; the guide is tested against it."""
+    top = argparse.ArgumentParser(prog="manage_models.py", description=__doc__,
                                   formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 

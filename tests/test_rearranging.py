@@ -71,9 +71,9 @@ def test_minimal_filtering_in_single_precision_is_within_a_few_roundings():
     assert (got - wanted).abs().max() <= 1e-5 * (wanted.max() - wanted.min())
 
 
-@pytest.mark.parametrize(("narrow", "count"), [(True, 5), (False, 0)])
-def test_wide_convolutions_of_many_pixels_are_filtered_minimally_with_narrow_vectors(narrow, count, monkeypatch):
-    monkeypatch.setattr("depth.rearranging.mkl_pays", lambda: narrow)
+@pytest.mark.parametrize(("pays", "count"), [(True, 5), (False, 0)])
+def test_wide_convolutions_of_many_pixels_are_filtered_minimally_where_mkl_multiplies(pays, count, monkeypatch):
+    monkeypatch.setattr("depth.rearranging.mkl_pays", lambda: pays)
     network = rearranged(simplified(build(find("DPT_Large"))))
     assert sum(isinstance(module, MinimalConv) for module in network.modules()) == count
 
