@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from depth import engines, supply
+from depth import engines, supply, tuning
 from depth.engines import Eager, Sizes, kinds, no_collection, sizes_of
 from depth.models import MODELS, find
 from depth.networks.decoder import FusionBlock
@@ -98,6 +98,22 @@ def processor(request, monkeypatch):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: vectors)
     monkeypatch.setattr("depth.tuning._is_intel", lambda: intel)
     return request.param
+
+
+@pytest.mark.parametrize(("told", "intel"), [("vendor_id : GenuineIntel", True), ("vendor_id : AuthenticAMD", False)])
+def test_the_kernel_tells_whose_processor_it_is(told, intel, monkeypatch):
+    monkeypatch.setattr("depth.tuning.Path.read_text", lambda *_, **__: told)
+    assert tuning._is_intel.__wrapped__() is intel
+
+
+@pytest.mark.parametrize(("told", "intel"), [("Intel64 Family 6, GenuineIntel", True), ("arm", False), ("", False)])
+def test_where_the_kernel_does_not_python_tells_whose_processor_it_is(told, intel, monkeypatch):
+    def absent(*_, **__):
+        raise FileNotFoundError
+
+    monkeypatch.setattr("depth.tuning.Path.read_text", absent)
+    monkeypatch.setattr("platform.processor", lambda: told)
+    assert tuning._is_intel.__wrapped__() is intel
 
 
 def test_products_go_the_way_that_is_fastest_on_this_processor(processor, monkeypatch):
