@@ -138,7 +138,7 @@ def _network(model: Model) -> str:
 @lru_cache(maxsize=1)
 def _code() -> str:
     here = Path(__file__).parent
-    makers = (here / f"{name}.py" for name in ("tuning", "rearranging", "compiling", "quantizing"))
+    makers = (here / f"{name}.py" for name in ("tuning", "rearranging", "attention", "compiling", "quantizing"))
     files = (*sorted((here / "networks").glob("*.py")), *makers)
     return hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()
 

@@ -10,6 +10,7 @@ the checkpoint as it lies are taken from there at each start, the few others are
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import tempfile
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+log = logging.getLogger(__name__)
 TOLERANCE = 1e-4  # of the eager depth's range
 NICENESS = 10
 BATCH = 2  # of the example that is exported; onnxruntime takes any
@@ -88,13 +90,25 @@ def _network(model: Model, tensors: Mapping[str, torch.Tensor]) -> nn.Module:
 
 def _aoti(network: nn.Module, model: Model, sizes: Sizes, tensors: Mapping[str, torch.Tensor],
           place: Path) -> tuple[Engine, dict[str, Any]]:
-    import torch
-    from torch._inductor import aoti_compile_and_package
-
+    from depth import attention
     from depth.rearranging import rearranged
     from depth.tuning import tuned
 
     network = tuned(rearranged(network))
+    if attention.fuse(network):
+        try:
+            return _packaged(network, model, sizes, tensors, place)
+        except Exception as error:  # another torch's compiler may take no templates, or other ones
+            log.warning("%s is compiled with torch's own attention: %s.", model.name, compiled.sentence(error))
+            attention.split(network)
+    return _packaged(network, model, sizes, tensors, place)
+
+
+def _packaged(network: nn.Module, model: Model, sizes: Sizes, tensors: Mapping[str, torch.Tensor],
+              place: Path) -> tuple[Engine, dict[str, Any]]:
+    import torch
+    from torch._inductor import aoti_compile_and_package
+
     with torch.no_grad():
         program = torch.export.export(network, (_example(model, sizes, batch=1),), dynamic_shapes=_free(sizes))
     aoti_compile_and_package(program, package_path=str(place / compiled.CODE),

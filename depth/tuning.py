@@ -158,7 +158,7 @@ def product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) ->
     """`F.linear` the fastest way on this processor; float32 on the CPU."""
     if onednn_pays():
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-    if mkl_pays() and (count := blocks(*weight.shape, torch.get_num_threads(), LARGEST_BLOCK[_vectors()])) > 1:
+    if mkl_pays() and (count := blocks(*weight.shape, torch.get_num_threads(), LARGEST_BLOCK[vectors()])) > 1:
         return in_blocks(x, weight, bias, count)
     return F.linear(x, weight, bias)
 
@@ -184,16 +184,16 @@ def blocks(outputs: int, inputs: int, threads: int, largest: int) -> int:
 
 def onednn_pays() -> bool:
     """Is its product there, and faster than MKL's? The operator is torch's own but not public, it may go again."""
-    return (_vectors() == "AVX512" and not mkl_pays() and torch.backends.mkldnn.is_available()
+    return (vectors() == "AVX512" and not mkl_pays() and torch.backends.mkldnn.is_available()
             and hasattr(torch.ops.mkldnn, "_linear_pointwise"))
 
 
 def mkl_pays() -> bool:
     """Does MKL use the whole vector width here, so that no other products are faster?"""
-    return torch.backends.mkl.is_available() and (_vectors() == "AVX2" or (_vectors() == "AVX512" and _is_intel()))
+    return torch.backends.mkl.is_available() and (vectors() == "AVX2" or (vectors() == "AVX512" and _is_intel()))
 
 
-def _vectors() -> str:
+def vectors() -> str:
     """"DEFAULT", "AVX2" or "AVX512": what torch computes with."""
     return torch.backends.cpu.get_cpu_capability().partition("_")[0]
 

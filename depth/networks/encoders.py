@@ -30,10 +30,24 @@ PATCH = 16  # side in pixels of one token of the plain transformers
 IDLE = 7  # rows of nothing behind the tokens. h*w + 1 is odd, on which oneDNN's matrix product loses a seventh
 
 
+def attend(qkv: torch.Tensor, heads: int, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """B, tokens + IDLE, 3C to B, tokens + IDLE, C; the idle rows neither ask nor are asked.
+
+    `bias` 1, heads, tokens, tokens is added to the scores.
+    """
+    qkv = qkv[:, :-IDLE].unflatten(2, (3, heads, -1)).permute(2, 0, 3, 1, 4)  # 3, B, heads, tokens, c
+    if qkv.device.type == "cpu":  # or the rows of a head lie 12 kB apart for all that follows
+        qkv = qkv.contiguous()
+    query, key, value = qkv.unbind(0)
+    x = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+    return F.pad(x.transpose(1, 2).flatten(2), (0, 0, 0, IDLE))
+
+
 class VitEncoder(nn.Module):
     """Plain transformer: the tokens after the blocks `hooks`, reassembled to maps of width `features`."""
 
     first_level = 1  # levels below come from elsewhere
+    attend = staticmethod(attend)  # compiled networks have another
 
     options: ClassVar = {"weight_init": "skip"}  # timm's way not to fill what a checkpoint will replace
 
@@ -63,7 +77,8 @@ class VitEncoder(nn.Module):
         x = F.pad(x + _resized_positions(self.model.pos_embed, h, w), (0, 0, 0, IDLE))
         taps = []
         for index, block in enumerate(self.model.blocks):
-            x = x + _attention(block.attn, block.attn.qkv(block.norm1(x)))
+            heads = self.attend(block.attn.qkv(block.norm1(x)), block.attn.num_heads)
+            x = x + block.attn.proj(heads)
             x = x + block.mlp(block.norm2(x))
             if index in self.hooks:
                 taps.append(x[:, :-IDLE])
@@ -135,21 +150,12 @@ class BeitEncoder(VitEncoder):
             attention = block.attn
             qkv_bias = torch.cat((attention.q_bias, torch.zeros_like(attention.v_bias), attention.v_bias))
             qkv = attention.qkv(block.norm1(x)) + qkv_bias  # queries and values have a bias, keys have none
-            x = x + block.gamma_1 * _attention(attention, qkv, _relative_bias(attention, index, h, w))
+            heads = self.attend(qkv, attention.num_heads, _relative_bias(attention, index, h, w))
+            x = x + block.gamma_1 * attention.proj(heads)
             x = x + block.gamma_2 * block.mlp(block.norm2(x))
             if number in self.hooks:
                 taps.append(x[:, :-IDLE])
         return taps
-
-
-def _attention(attention: nn.Module, qkv: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-    """B, tokens + IDLE, 3C to B, tokens + IDLE, C; the idle rows neither ask nor are asked."""
-    qkv = qkv[:, :-IDLE].unflatten(2, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)  # 3, B, heads, tokens, c
-    if qkv.device.type == "cpu":  # or the rows of a head lie 12 kB apart for all that follows
-        qkv = qkv.contiguous()
-    query, key, value = qkv.unbind(0)
-    x = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
-    return attention.proj(F.pad(x.transpose(1, 2).flatten(2), (0, 0, 0, IDLE)))
 
 
 def _relative_bias(attention: nn.Module, index: torch.Tensor, h: int, w: int) -> torch.Tensor:
