@@ -10,10 +10,11 @@ from depth import attention, compiling
 from depth.engines import Sizes
 from depth.models import find
 from depth.networks import build, encoders
-from depth.tuning import simplified
+from depth.tuning import simplified, vectors
 
 HEADS, WIDTH = 3, 64
 PLAIN = ["DPT_Large", "DPT_Hybrid", "DPT_BEiT_L_512"]
+needs_vectors = pytest.mark.skipif(vectors() not in attention.WIDTHS, reason="needs a processor with AVX2 or AVX-512")
 
 
 class Attending(nn.Module):
@@ -39,6 +40,7 @@ def given(batch, tokens, biased):
 
 
 @pytest.mark.slow
+@needs_vectors
 @pytest.mark.parametrize(("batch", "tokens"), [(1, 2), (3, 16), (1, 97), (2, 577), (1, 768), (1, 1601)])
 def test_compiled_attention_equals_torchs_own(code, batch, tokens):
     """Fewer tokens than a vector holds, whole tiles and parts of them, one block of keys and several."""
@@ -49,6 +51,7 @@ def test_compiled_attention_equals_torchs_own(code, batch, tokens):
 
 
 @pytest.mark.slow
+@needs_vectors
 def test_scores_too_large_for_an_exponential_do_no_harm(code):
     run, biased = code
     pictures = [40 * part for part in given(1, 800, biased)]
@@ -59,6 +62,7 @@ def test_scores_too_large_for_an_exponential_do_no_harm(code):
 
 
 @pytest.mark.slow
+@needs_vectors
 def test_more_threads_than_heads_share_a_head(code):
     run, biased = code
     pictures, before = given(1, 333, biased), torch.get_num_threads()
@@ -72,6 +76,7 @@ def test_more_threads_than_heads_share_a_head(code):
 
 
 @pytest.mark.slow
+@needs_vectors
 def test_a_compiled_transformer_attends_by_it_and_equals_the_eager_one(tmp_path):
     torch.manual_seed(0)
     encoder = encoders.VitEncoder("vision_transformer.vit_tiny_patch16_384", hooks=(0, 1), features=(8, 8))
