@@ -5,6 +5,8 @@
     readout                              The class token is the same beside all patches: its product is made once.
     convolutions of few pixels           Products of gathered pixels and the weights as they lie. oneDNN's convolution
                                          would put the weights into an order of its own first, at each call.
+    layer norms                          Sums, and what is done with them, in one loop over the rows. As torch takes them
+                                         apart all threads wait for each other after each sum.
     3x3 convolutions of many pixels      Winograd's minimal filtering: sixteen outputs take 36 products instead of 144.
                                          Where MKL's products are not the fastest it gains too little.
 
@@ -142,6 +144,21 @@ class SplitReadout(nn.Module):
         return activation(F.linear(tokens[:, 1:], patches) + F.linear(tokens[:, :1], token, linear.bias))
 
 
+class RowNorm(nn.Module):
+    """`nn.LayerNorm` over the last dimension."""
+
+    def __init__(self, norm: nn.LayerNorm):
+        super().__init__()
+        self.weight, self.bias, self.eps = norm.weight, norm.bias, norm.eps
+        self.training = norm.training
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        share = 1 / x.shape[-1]
+        x = x - x.sum(-1, keepdim=True) * share
+        variance = (x * x).sum(-1, keepdim=True) * share
+        return x * torch.rsqrt(variance + self.eps) * self.weight + self.bias
+
+
 class GatheredConv(nn.Module):
     """A convolution as a product of gathered pixels and the weights as they lie; B, C, h, w to B, O, h', w'."""
 
@@ -180,6 +197,7 @@ def rearranged(network: nn.Module) -> nn.Module:
         elif name.endswith("patch_embed"):
             replace(module, _takes_patches, GatheredConv)
     replace(network, lambda module: type(module) is Readout, SplitReadout)
+    replace(network, _normalizes_rows, RowNorm)
     return network
 
 
@@ -203,6 +221,12 @@ def _filter_minimally(decoder: Decoder) -> None:
 def _is_wide(module: nn.Module) -> bool:
     """Is it a 3x3 convolution whose products take longer than the transformations around them?"""
     return type(module) is nn.Conv2d and module.kernel_size == (3, 3) and module.out_channels >= WIDE
+
+
+def _normalizes_rows(module: nn.Module) -> bool:
+    """Is it torch's layer norm over the last dimension, or timm's of that name? timm's LayerNorm2d is another one."""
+    return (isinstance(module, nn.LayerNorm) and type(module).__name__ == "LayerNorm"
+            and len(module.normalized_shape) == 1 and module.bias is not None)
 
 
 def _takes_patches(module: nn.Module) -> bool:

@@ -13,7 +13,7 @@ from depth import compiling, supply
 from depth.models import MODELS, find
 from depth.networks import build, checkpoints
 from depth.networks.decoder import Readout
-from depth.rearranging import GatheredConv, MinimalConv, SplitReadout, UpsampledConv, rearranged
+from depth.rearranging import GatheredConv, MinimalConv, RowNorm, SplitReadout, UpsampledConv, rearranged
 from depth.tuning import simplified, tuned
 from tests.references import Reference
 
@@ -82,6 +82,23 @@ def test_a_split_readout_equals_the_whole():
     readout = Readout(24).requires_grad_(False)
     tokens = torch.randn(2, 13, 24)
     torch.testing.assert_close(SplitReadout(readout)(tokens), readout(tokens), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("offset", [0, 30])
+def test_a_row_norm_equals_the_layer_norm(offset):
+    norm = nn.LayerNorm(40, eps=1e-6).requires_grad_(False)
+    norm.weight.copy_(torch.randn(40))
+    norm.bias.copy_(torch.randn(40))
+    rows = torch.randn(2, 13, 40) + offset
+    torch.testing.assert_close(RowNorm(norm)(rows), norm(rows), atol=1e-5, rtol=1e-5)
+
+
+def test_only_layer_norms_of_rows_become_row_norms():
+    class LayerNorm2d(nn.LayerNorm):
+        """As timm's: of another dimension."""
+
+    network = nn.Sequential(nn.LayerNorm(4), LayerNorm2d(4), nn.LayerNorm((2, 4)), nn.LayerNorm(4, bias=False))
+    assert [type(module) is RowNorm for module in rearranged(network)] == [True, False, False, False]
 
 
 @pytest.mark.slow
