@@ -5,8 +5,8 @@
     readout                              The class token is the same beside all patches: its product is made once.
     convolutions of few pixels           Products of gathered pixels and the weights as they lie. oneDNN's convolution
                                          would put the weights into an order of its own first, at each call.
-    layer norms                          Sums, and what is done with them, in one loop over the rows. As torch takes them
-                                         apart all threads wait for each other after each sum.
+    layer norms                          Sums, and what is done with them, in one loop over the rows. As torch takes
+                                         them apart all threads wait for each other after each sum.
     3x3 convolutions of many pixels      Winograd's minimal filtering: sixteen outputs take 36 products instead of 144.
                                          Where MKL's products are not the fastest it gains too little.
 
