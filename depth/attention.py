@@ -230,10 +230,3 @@ def fuse(network: nn.Module) -> bool:
     for encoder in found if fits else ():
         encoder.attend = attend
     return bool(found) and fits
-
-
-def split(network: nn.Module) -> None:
-    """Undo `fuse`."""
-    for encoder in network.modules():
-        if isinstance(encoder, encoders.VitEncoder):
-            encoder.attend = encoders.attend

@@ -90,17 +90,19 @@ def _network(model: Model, tensors: Mapping[str, torch.Tensor]) -> nn.Module:
 
 def _aoti(network: nn.Module, model: Model, sizes: Sizes, tensors: Mapping[str, torch.Tensor],
           place: Path) -> tuple[Engine, dict[str, Any]]:
-    from depth import attention
     from depth.rearranging import rearranged
     from depth.tuning import tuned
 
     network = tuned(rearranged(network))
-    if attention.fuse(network):
-        try:
+    try:
+        from depth import attention
+
+        if attention.fuse(network):
             return _packaged(network, model, sizes, tensors, place)
-        except Exception as error:  # another torch's compiler may take no templates, or other ones
-            log.warning("%s is compiled with torch's own attention: %s.", model.name, compiled.sentence(error))
-            attention.split(network)
+    except Exception as error:  # another torch's compiler may take no templates, or other ones
+        log.warning("%s is compiled with torch's own attention: %s.", model.name, compiled.sentence(error))
+        for module in network.modules():
+            vars(module).pop("attend", None)
     return _packaged(network, model, sizes, tensors, place)
 
 

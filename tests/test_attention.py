@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -89,7 +91,7 @@ def test_a_compiled_transformer_attends_by_it_and_equals_the_eager_one(tmp_path)
     assert sum("depthmap.attend" in str(node.target) for node in program.graph.nodes) == 2
     path = torch._inductor.aoti_compile_and_package(program, package_path=str(tmp_path / "code.pt2"))
     run = torch._inductor.aoti_load_package(path)
-    attention.split(encoder)
+    del encoder.attend
     for h, w in ((96, 128), (384, 384), (64, 512)):
         picture = torch.randn(1, 3, h, w)
         for got, wanted in zip(run(picture), encoder(picture), strict=True):
@@ -112,6 +114,15 @@ def test_without_long_vectors_torchs_own_is_compiled(monkeypatch):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT")
     network = build(find("DPT_Large"))
     assert not attention.fuse(network) and network.pretrained.attend is encoders.attend
+
+
+def test_where_the_template_cannot_be_imported_torchs_own_is_compiled(monkeypatch, tmp_path, caplog):
+    monkeypatch.setitem(sys.modules, "depth.attention", None)
+    monkeypatch.delattr("depth.attention")
+    monkeypatch.setattr(compiling, "_packaged", lambda network, *_: network.pretrained.attend)
+    row = find("DPT_Large")
+    assert compiling._aoti(simplified(build(row)), row, Sizes(), {}, tmp_path) is encoders.attend
+    assert "with torch's own attention" in caplog.text
 
 
 def test_where_the_template_cannot_be_compiled_torchs_own_is(monkeypatch, tmp_path, caplog):
