@@ -20,12 +20,13 @@ import shutil
 import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cache import locks
 from cache.files import sha256
+from cache.record import Record
 
 if TYPE_CHECKING:
     from cache.records import Artefact  # who only opens an artefact starts without the records
@@ -38,8 +39,7 @@ _FAILED = ".failed.json"
 Facts = Mapping[str, Any]
 
 
-@dataclass(frozen=True)
-class Maker:
+class Maker(Record):
     """Who makes artefacts. `models`: those that may have some beside the cache's own, with the file of their weights.
 
     `current(facts, digest)`: would one of these facts be loaded now, if the model's weights have that digest

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from cache import hub
 from cache.hub import ProgressCallback, RemoteFile
 from cache.manifest import Source
+from cache.record import Record
 from cache.records import Checkpoint
 from cache.store import Folder
 
 
-@dataclass(frozen=True)
-class Ask:
+class Ask(Record):
     """One wish: which model, in which formats, and how to go about it."""
 
     checkpoint: Checkpoint

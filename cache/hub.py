@@ -12,7 +12,6 @@ import hashlib
 import os
 import re
 import threading
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -21,6 +20,7 @@ from cache.checks import accepts, meter, move, verifier
 from cache.errors import FetchError, IntegrityError, NotAvailable, UsageError
 from cache.files import disk_errors, require_space
 from cache.hub_errors import client_errors
+from cache.record import Record
 from cache.remote import Progress, ProgressCallback, RemoteFile
 
 __all__ = ["Progress", "ProgressCallback", "RemoteFile", "fetch", "locate"]
@@ -34,8 +34,7 @@ _REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,200}")
 _REPO = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
 
 
-@dataclass(frozen=True)
-class _Remote:
+class _Remote(Record):
     """What the server says of a file, after it has been believed."""
 
     commit: str

@@ -7,21 +7,26 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, field, replace
 from pathlib import Path
 from typing import Any
 
 from cache.errors import IntegrityError
 from cache.files import publish
 from cache.hub import RemoteFile
+from cache.notebook import TICK_NS
+from cache.record import Record
 
 VERSION = 1
 MAX_BYTES = 16 << 20
+REMEMBERED = 64  # manifests; a large one has 100 kB
+_remembered: dict[Path, tuple[tuple[int, ...], Manifest]] = {}  # what stands in a file of these facts
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(Record):
     """Where the bytes came from, as far as it is known."""
 
     where: str
@@ -41,8 +46,7 @@ class Source:
                    file.size, file.layout, pinned)
 
 
-@dataclass(frozen=True)
-class Payload:
+class Payload(Record):
     """One file of the model. `slots` says where its tensors lie, for formats that are mapped directly."""
 
     name: str
@@ -53,8 +57,9 @@ class Payload:
     slots: tuple[tuple[str, str, tuple[int, ...], int], ...] = ()
 
 
-@dataclass(frozen=True)
-class Manifest:
+class Manifest(Record):
+    """What is known of one model's files."""
+
     model: str
     source: Source
     tensors: int
@@ -79,10 +84,20 @@ def load(path: Path) -> Manifest | None:
     """The manifest, or None where there is none. Raises IntegrityError for a damaged or newer one."""
     try:
         with path.open("rb") as file:
+            facts = os.fstat(file.fileno())
+            stamp = (facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
+            known = _remembered.get(path)
+            if known is not None and known[0] == stamp:
+                return known[1]
             raw = file.read(MAX_BYTES)
     except FileNotFoundError:
         return None
-    return parse(raw, path)
+    found = parse(raw, path)
+    if time.time_ns() - facts.st_ctime_ns > TICK_NS:  # else a later change might not show in its dates
+        if len(_remembered) >= REMEMBERED:
+            _remembered.clear()
+        _remembered[path] = (stamp, found)
+    return found
 
 
 def parse(raw: bytes, path: Path) -> Manifest:

@@ -7,15 +7,15 @@ Times are seconds since 1970 (`time.time`), `None` means "never" or "unknown".
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from cache.record import Record
 from cache.remote import RemoteFile
 
 
-@dataclass(frozen=True)
-class Checkpoint:
+class Checkpoint(Record):
     """A model as the cache sees it: a name, where its bytes come from, and what they must hold.
 
     `schema()` gives `{key: (shape, dtype name such as "float32")}` of the official layout;
@@ -30,8 +30,7 @@ class Checkpoint:
     schema: Callable[[], Mapping[str, tuple[tuple[int, ...], str]]]
 
 
-@dataclass(frozen=True)
-class Weights:
+class Weights(Record):
     """Tensors ready for a network: memory-mapped where the file allows it, official layout.
 
     `source` is "cache", "hub" (found in the Hub client's cache) or "download"; `format` is that of
@@ -47,8 +46,7 @@ class Weights:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class FileEntry:
+class FileEntry(Record):
     """One materialised format of one model."""
 
     format: str
@@ -63,8 +61,7 @@ class FileEntry:
     rebuildable: bool  # can be made again without a network
 
 
-@dataclass(frozen=True)
-class Artefact:
+class Artefact(Record):
     """Something made of a model's weights that is no format of them: a compiled network.
 
     `state`: "ok", "stale" (of other weights, another runtime or another machine), "damaged" (a file is
@@ -81,8 +78,7 @@ class Artefact:
     reason: str | None = None  # why it is not "ok"
 
 
-@dataclass(frozen=True)
-class ModelEntry:
+class ModelEntry(Record):
     """One model of the table, cached or not. `files` is empty where details were not asked for."""
 
     name: str
@@ -111,16 +107,16 @@ class ModelEntry:
     download_size: int | None = None  # bytes a download would fetch, None if unknown
 
 
-@dataclass(frozen=True)
-class FormatTotal:
+class FormatTotal(Record):
+    """All files of one format."""
+
     format: str
     files: int
     size: int
     unique: int
 
 
-@dataclass(frozen=True)
-class Status:
+class Status(Record):
     """A cheap look (no hashing): where the cache is, and what is in it."""
 
     directory: Path
@@ -136,8 +132,7 @@ class Status:
     artefacts: tuple[Artefact, ...] = ()  # of all models, also of those that need no cached weights
 
 
-@dataclass(frozen=True)
-class Info:
+class Info(Record):
     """Totals, and with `detailed` every file."""
 
     directory: Path
@@ -155,8 +150,7 @@ class Info:
     artefacts: tuple[Artefact, ...] = ()  # of all models, also of those that need no cached weights
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(Record):
     """The result of hashing one file. Anything but "ok" is a failure."""
 
     name: str
@@ -174,8 +168,7 @@ class Verdict:
         return self.state == "ok"
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(Record):
     """One thing a plan does. `action`: "remove" | "repair" | "build" | "link"."""
 
     action: str
@@ -189,8 +182,7 @@ class Step:
     error: str | None = None  # why it was not done
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(Record):
     """What will be (`executed=False`) or was (`executed=True`) done, in order."""
 
     steps: tuple[Step, ...]
@@ -206,8 +198,7 @@ class Plan:
         return all(step.error is None for step in self.steps)
 
 
-@dataclass(frozen=True)
-class Problem:
+class Problem(Record):
     """`code`: "damaged" | "missing" | "source_missing" | "temporary" | "quarantined" | "orphan" |
     "read_only" | "over_quota" | "low_space" | "unreadable" | "shared_directory"; of compiled networks also
     "stale" | "foreign" | "uncompiled" (making one failed)."""
@@ -220,8 +211,9 @@ class Problem:
     detail: str | None = None
 
 
-@dataclass(frozen=True)
-class Health:
+class Health(Record):
+    """What is not as it should be, and the room on disk."""
+
     state: str  # "ok" | "warning" | "broken"
     problems: tuple[Problem, ...]
     free: int
@@ -231,8 +223,9 @@ class Health:
     offline: bool
 
 
-@dataclass(frozen=True)
-class Exported:
+class Exported(Record):
+    """A file of the user's own that was written."""
+
     path: Path
     format: str  # one of FORMATS, or "bundle"
     dtype: str | None  # None: unchanged
@@ -241,8 +234,9 @@ class Exported:
     names: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Imported:
+class Imported(Record):
+    """A file that was taken in, and the models it held."""
+
     path: Path
     format: str
     models: tuple[ModelEntry, ...]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from cache.record import Record
 
-@dataclass(frozen=True)
-class RemoteFile:
+
+class RemoteFile(Record):
     """Where one weight file lives and what its bytes must be.
 
     Either `repo` + `revision` (a full commit, best) + `filename` on the Hub, or a plain `url`
@@ -40,8 +40,7 @@ class RemoteFile:
         return self.url or f"{self.repo}@{(self.revision or 'main')[:12]}:{self.filename}"
 
 
-@dataclass(frozen=True)
-class Progress:
+class Progress(Record):
     """`phase`: "download" | "verify" | "convert" | "import" | "export"; `done` of `total` bytes."""
 
     phase: str

@@ -22,7 +22,6 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +30,7 @@ from cache import manifest as manifests
 from cache.errors import DepthmapError, IntegrityError, InvalidModelFile, UsageError
 from cache.files import disk_errors, is_temporary, open_regular, publish, sha256, unique
 from cache.manifest import Manifest, Payload
+from cache.record import Record
 from cache.records import Artefact
 
 if TYPE_CHECKING:
@@ -46,8 +46,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,99}")
 _TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# depthmap's models; safe to delete, they are made again.\n"
 
 
-@dataclass(frozen=True)
-class Folder:
+class Folder(Record):
     """The place of one model. Everything that writes here is called with `lock` held."""
 
     store: Store

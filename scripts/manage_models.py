@@ -14,8 +14,9 @@ from scripts.manage_options import parser  # Python keeps what it has compiled o
 
 def main(argv: list[str] | None = None, *, manager=None) -> int:
     """Run one command and return its exit code. `manager`: another cache than the product's."""
+    words = sys.argv[1:] if argv is None else argv
     try:
-        args = parser().parse_args(argv)
+        args = parser(*words[:1]).parse_args(words)
     except SystemExit as done:  # argparse has printed help or the mistake
         return int(done.code or 0)
     from scripts import manage_commands

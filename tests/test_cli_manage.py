@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cache.manager import ModelManager
-from scripts import manage_models
+from scripts import manage_models, manage_options
 from tests import faces
 from tests.hub_server import HubServer
 
@@ -296,3 +296,11 @@ def spoil_leftover(manager: ModelManager) -> Path:
     leftover = entry.files[0].path.with_name(f".{entry.files[0].path.name}.0123abcd.tmp")
     leftover.write_bytes(b"half")
     return leftover
+
+
+@pytest.mark.parametrize("command", manage_options.COMMANDS)
+def test_a_command_alone_has_the_help_it_has_among_all(command):
+    def help_of(parser):
+        return parser._subparsers._group_actions[0].choices[command].format_help()
+
+    assert help_of(manage_options.parser(command)) == help_of(manage_options.parser())

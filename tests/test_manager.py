@@ -10,13 +10,14 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from cache import FORMATS, locks, notebook
+from cache import FORMATS, locks, manifest, notebook
 from cache.errors import (
     CacheBusy,
     CachePermission,
@@ -31,6 +32,7 @@ from cache.errors import (
     WrongCheckpoint,
 )
 from cache.manager import ModelManager
+from cache.notebook import TICK_NS
 from cache.records import to_json
 from tests.cache_world import World, checkpoint, checkpoint_bytes, environment, flip, no_pauses, tensors
 from tests.hub_server import ALWAYS, Fault, HubServer
@@ -219,6 +221,31 @@ def test_formats_that_were_removed_on_purpose_stay_away(two):
     assert {entry.formats for entry in manager.status().models} == {("pt",)}
     manager.open("A")
     assert manager.status().models[0].formats == ("pt",)
+
+
+def test_a_record_is_parsed_once_while_its_file_stays(warm, monkeypatch):
+    folder, parsed, parse = warm.manager().store.folder("A"), [], manifest.parse
+    monkeypatch.setattr(manifest, "parse", lambda *given: parsed.append(given) or parse(*given))
+    monkeypatch.setattr(manifest, "_remembered", {})
+    time.sleep(2 * TICK_NS / 1e9)
+    assert folder.manifest() == folder.manifest() and len(parsed) == 1
+
+
+@pytest.mark.parametrize("age", [0, 2 * TICK_NS / 1e9])
+def test_a_record_that_changes_is_read_again(warm, age):
+    folder = warm.manager().store.folder("A")
+    time.sleep(age)
+    assert folder.manifest().model == "A"
+    flip(warm.own / "A" / "manifest.json")
+    with pytest.raises(IntegrityError):
+        folder.manifest()
+
+
+def test_no_more_than_a_number_of_records_is_remembered(warm, monkeypatch):
+    monkeypatch.setattr(manifest, "_remembered", {Path(f"{number}"): None for number in range(manifest.REMEMBERED)})
+    time.sleep(2 * TICK_NS / 1e9)
+    warm.manager().store.folder("A").manifest()
+    assert len(manifest._remembered) == 1
 
 
 def test_a_record_of_a_newer_version_is_left_alone(warm):
