@@ -8,7 +8,7 @@ from dataclasses import FrozenInstanceError, dataclass
 class Record:
     """A dataclass whose values are set once.
 
-    `dataclass(frozen=True)` writes and compiles six methods of every class at each start, half a millisecond of it. Here
+    `dataclass(frozen=True)` writes and compiles six methods of every class at each start, for half a millisecond. Here
     five of them are written once.
     """
 
