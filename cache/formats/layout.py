@@ -11,11 +11,11 @@ import math
 import re
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from cache.errors import InvalidModelFile
 from cache.files import check
-from cache.record import Record
 
 if TYPE_CHECKING:
     import torch
@@ -28,7 +28,8 @@ MAX_DIMENSIONS = 8
 _KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,254}")
 
 
-class Slot(Record):
+@dataclass(frozen=True)
+class Slot:
     """One tensor in a file: little-endian, C-contiguous, from byte `offset` on."""
 
     name: str
