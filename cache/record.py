@@ -9,7 +9,7 @@ class Record:
     """A dataclass whose values are set once.
 
     `dataclass(frozen=True)` writes and compiles six methods of every class at each start, for half a millisecond. Here
-    five of them are written once.
+    five of them are written once. They heed all fields alike: `field(hash=False)` and the like have no effect.
     """
 
     def __init_subclass__(cls) -> None:

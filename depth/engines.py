@@ -19,10 +19,9 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
-
-from cache.record import Record
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,7 +45,8 @@ class Engine(Protocol):
     def __call__(self, batch: np.ndarray) -> np.ndarray: ...
 
 
-class Sizes(Record):
+@dataclass(frozen=True)
+class Sizes:
     """The network inputs that an artefact was made for: one square `side`, or any multiples of 32 in a range."""
 
     side: int | None = None
