@@ -14,16 +14,16 @@ from dataclasses import asdict, field, replace
 from pathlib import Path
 from typing import Any
 
+from cache import notebook
 from cache.errors import IntegrityError
 from cache.files import publish
 from cache.hub import RemoteFile
-from cache.notebook import TICK_NS
 from cache.record import Record
 
 VERSION = 1
 MAX_BYTES = 16 << 20
 REMEMBERED = 64  # manifests; a large one has 100 kB
-_remembered: dict[Path, tuple[tuple[int, ...], Manifest]] = {}  # what stands in a file of these facts
+_remembered: dict[Path, tuple[list[int], Manifest]] = {}  # what stands in a file of these facts
 
 
 class Source(Record):
@@ -85,15 +85,14 @@ def load(path: Path) -> Manifest | None:
     try:
         with path.open("rb") as file:
             facts = os.fstat(file.fileno())
-            stamp = (facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
-            known = _remembered.get(path)
+            stamp, known = notebook.stamp(facts), _remembered.get(path)
             if known is not None and known[0] == stamp:
                 return known[1]
             raw = file.read(MAX_BYTES)
     except FileNotFoundError:
         return None
     found = parse(raw, path)
-    if time.time_ns() - facts.st_ctime_ns > TICK_NS:  # else a later change might not show in its dates
+    if time.time_ns() - facts.st_ctime_ns > notebook.TICK_NS:  # else a later change might not show in its dates
         if len(_remembered) >= REMEMBERED:
             _remembered.clear()
         _remembered[path] = (stamp, found)

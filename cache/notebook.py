@@ -26,9 +26,9 @@ def is_checked(folder: Path, key: str, facts: os.stat_result, sha256: str) -> bo
 
 def checked_digest(folder: Path, key: str, facts: os.stat_result) -> str | None:
     """The sha256 that the file had when it was hashed last; None if it was never, or has changed since."""
-    stamp = _read(folder).get("checked", {}).get(key, {}).get("stamp")
-    digest = stamp[-1] if isinstance(stamp, list) and stamp else None
-    return digest if isinstance(digest, str) and stamp == _stamp(facts, digest) else None
+    noted = _read(folder).get("checked", {}).get(key, {}).get("stamp")
+    digest = noted[-1] if isinstance(noted, list) and noted else None
+    return digest if isinstance(digest, str) and noted == _stamp(facts, digest) else None
 
 
 def remember(folder: Path, key: str, path: Path, sha256: str, before: os.stat_result | None = None) -> None:
@@ -74,8 +74,13 @@ def last_used(folder: Path) -> float | None:
     return value if isinstance(value, float) else None
 
 
+def stamp(facts: os.stat_result) -> list[int]:
+    """What changes with a file, if it is `TICK_NS` old."""
+    return [facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns]
+
+
 def _stamp(facts: os.stat_result, sha256: str) -> list:
-    return [facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, sha256]
+    return [*stamp(facts), sha256]
 
 
 def _read(folder: Path) -> dict[str, Any]:

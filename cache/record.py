@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import FrozenInstanceError, dataclass
+from dataclasses import FrozenInstanceError, dataclass, fields
 
 
 class Record:
     """A dataclass whose values are set once.
 
     `dataclass(frozen=True)` writes and compiles six methods of every class at each start, for half a millisecond. Here
-    five of them are written once. They heed all fields alike: `field(hash=False)` and the like have no effect.
+    five of them are written once, and heed what `field(compare=…, hash=…, repr=…)` says.
     """
 
     def __init_subclass__(cls) -> None:
@@ -24,11 +24,14 @@ class Record:
         raise FrozenInstanceError(f"cannot delete field {name!r}")
 
     def __eq__(self, other: object) -> bool:
-        return self.__dict__ == other.__dict__ if type(other) is type(self) else NotImplemented
+        if type(other) is not type(self):
+            return NotImplemented
+        return all(getattr(self, one.name) == getattr(other, one.name) for one in fields(self) if one.compare)
 
     def __hash__(self) -> int:
-        return hash(tuple(self.__dict__.values()))
+        return hash(tuple(getattr(self, one.name) for one in fields(self)
+                          if (one.compare if one.hash is None else one.hash)))
 
     def __repr__(self) -> str:
-        values = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__dataclass_fields__)
+        values = ", ".join(f"{one.name}={getattr(self, one.name)!r}" for one in fields(self) if one.repr)
         return f"{type(self).__qualname__}({values})"

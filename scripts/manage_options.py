@@ -63,7 +63,7 @@ COMMANDS: dict[str, tuple] = {
 def parser(command: str | None = None) -> argparse.ArgumentParser:
     """The command line of `manage_models.py`, without what its commands import; the guide is tested against it.
 
-    With the name of a `command` it knows that one alone: all eleven take five times as long to make.
+    With the name of a `command` it knows that one alone: all eleven take more than ten times as long to make.
     """
     top = argparse.ArgumentParser(prog="manage_models.py", description=__doc__,
                                   formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -69,6 +69,18 @@ def test_copies_are_equal_and_as_fixed(twin):
         other.x = 2
 
 
+def test_what_a_field_says_of_itself_is_heeded():
+    class Heeding(Record):
+        known: int
+        table: dict = field(hash=False)
+        note: str = field(default="", compare=False)
+        secret: str = field(default="x", repr=False)
+
+    one, same = Heeding(1, {}, "a"), Heeding(1, {}, "b")
+    assert one == same and hash(one) == hash(same) and one != Heeding(1, {"a": 1}) != Heeding(1, {}, secret="y")
+    assert repr(one) == (f"{Heeding.__qualname__}(known=1, table={{}}, note='a')")
+
+
 def test_a_wrong_argument_is_named():
     with pytest.raises(TypeError, match="'z'"):
         Point(1, z=3)
