@@ -66,7 +66,7 @@ def _publish(folder: Folder, manifest: Manifest, format: str, tensors: Tensors, 
                 write("pt", tensors, path)
 
         return folder.publish(manifest, format, fill, made_from="hub" if blob else made_from, cancel=cancel,
-                              slots=lambda: slots_of(folder.file("pt")),
+                              slots=lambda: slots_of(folder.file("pt"), "pt"),
                               digest=manifest.source.sha256 if blob else None)
     if format == "h5":
         slots: list = []
@@ -80,14 +80,18 @@ def _publish(folder: Folder, manifest: Manifest, format: str, tensors: Tensors, 
             manifest, format, lambda path: pkl.write_linked(tensors, places, folder.file("h5"), lender.sha256, path),
             made_from="h5", cancel=cancel)
     return folder.publish(manifest, format, lambda path: write(format, tensors, path), made_from=made_from,
-                          cancel=cancel)
+                          slots=lambda: slots_of(folder.file(format), format), cancel=cancel)
 
 
-def slots_of(path: Path) -> list[Slot]:
-    from cache.formats import pt
+def slots_of(path: Path, format: str) -> list[Slot]:
+    """Where the tensors lie, for the manifest; empty for a format or a file that cannot be mapped by it alone."""
+    from cache.formats import pt, safetensors
 
+    readers = {"pt": pt.slots, "safetensors": safetensors.slots}
+    if format not in readers:
+        return []
     with path.open("rb") as file:
-        return pt.slots(file)
+        return readers[format](file)
 
 
 def _slot(slot: tuple):

@@ -66,7 +66,7 @@ def _recover_pt(ask: Ask, path: Path) -> Manifest | None:
 
     tensors, _ = formats.read(path, finite=False)
     manifest = describe(ask.checkpoint.name, ask.source(file, digest), tensors, cancel=ask.cancel)
-    return ask.folder.adopt(manifest, "pt", digest, made_from="hub", slots=slots_of(path))
+    return ask.folder.adopt(manifest, "pt", digest, made_from="hub", slots=slots_of(path, "pt"))
 
 
 def _recover_h5(ask: Ask, path: Path) -> Manifest | None:

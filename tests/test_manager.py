@@ -78,6 +78,14 @@ def test_first_open_downloads_and_second_maps_the_own_copy(world):
     assert world.same(first.tensors) and world.same(second.tensors)
 
 
+@pytest.mark.parametrize("format", ["pt", "h5", "safetensors"])
+def test_the_record_says_where_each_tensor_lies(format, world):
+    manager = world.manager()
+    manager.download("A", [format])
+    slots = manager.store.folder("A").manifest().files[format].slots
+    assert {name for name, *_ in slots} == set(manager.open("A").tensors)
+
+
 def test_first_open_makes_the_three_formats(warm):
     assert [entry.formats for entry in warm.manager().status().models] == [("pt", "h5", "pkl")]
 

@@ -11,11 +11,11 @@ import math
 import re
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from cache.errors import InvalidModelFile
 from cache.files import check
+from cache.formats.prefault import prefault
 
 if TYPE_CHECKING:
     import torch
@@ -28,8 +28,7 @@ MAX_DIMENSIONS = 8
 _KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,254}")
 
 
-@dataclass(frozen=True)
-class Slot:
+class Slot(NamedTuple):
     """One tensor in a file: little-endian, C-contiguous, from byte `offset` on."""
 
     name: str
@@ -58,17 +57,20 @@ def check_slots(slots: Sequence[Slot], size: int) -> None:
         raise refuse(f"{len(slots)} tensors")
     if len({slot.name for slot in slots}) != len(slots):
         raise refuse("two tensors of one name")
+    total = 0
     for slot in slots:
         if not _KEY.fullmatch(slot.name) or ".." in slot.name:
             raise refuse(f"a tensor named {slot.name[:80]!r}")
         if slot.dtype not in DTYPES:
             raise refuse(f"a tensor of type {slot.dtype[:40]!r}")
         sane = all(type(n) is int and 0 <= n < 1 << 40 for n in slot.shape)
-        if not sane or len(slot.shape) > MAX_DIMENSIONS or slot.size > size:
+        own = slot.size if sane else 0
+        if not sane or len(slot.shape) > MAX_DIMENSIONS or own > size:
             raise refuse(f"an impossible shape for {slot.name[:80]!r}")
-        if not 0 <= slot.offset <= size - slot.size:
+        if not 0 <= slot.offset <= size - own:
             raise refuse(f"bytes of {slot.name[:80]!r} outside of the file")
-    if sum(slot.size for slot in slots) > size:
+        total += own
+    if total > size:
         raise refuse("more tensor bytes than the file holds")
 
 
@@ -78,6 +80,7 @@ def map_slots(file: BinaryIO, slots: Iterable[Slot]) -> dict[str, torch.Tensor]:
     import torch
 
     base = np.memmap(file, dtype=np.uint8, mode="c").view(np.ndarray)  # of which pieces are cut faster
+    prefault(file, base)
     tensors = {}
     for slot in slots:
         array = base[slot.offset:slot.offset + slot.size]
