@@ -22,6 +22,8 @@ from cache.record import Record
 
 VERSION = 1
 MAX_BYTES = 16 << 20
+HEAD, TAIL = b'{"manifest": ', b', "sha256": "%s"}'
+SEALED = slice(len(HEAD), -len(TAIL % bytes(64)))  # the bytes that the checksum is of
 REMEMBERED = 64  # manifests; a large one has 100 kB
 _remembered: dict[Path, tuple[list[int], Manifest]] = {}  # what stands in a file of these facts
 
@@ -106,7 +108,7 @@ def parse(raw: bytes, path: Path) -> Manifest:
         if body["version"] > VERSION:
             raise IntegrityError("This was written by a newer version.", where=path, expected=f"version {VERSION}",
                                  got=f"version {body['version']}", next_step="Update depthmap.")
-        if _seal(body) != seal:
+        if seal != _digest(raw[SEALED]) and seal != _digest(_plain(body)):  # the older ones were written unsorted
             raise ValueError("checksum")
         files = {name: Payload(**{**entry, "slots": tuple((n, d, tuple(s), o) for n, d, s, o in entry["slots"])})
                  for name, entry in body["files"].items()}
@@ -118,13 +120,17 @@ def parse(raw: bytes, path: Path) -> Manifest:
 
 
 def text(manifest: Manifest) -> bytes:
-    body = json.loads(json.dumps(asdict(manifest)))
-    return json.dumps({"manifest": body, "sha256": _seal(body)}).encode()
+    body = _plain(asdict(manifest))
+    return HEAD + body + TAIL % _digest(body).encode()
 
 
 def save(manifest: Manifest, path: Path) -> None:
     publish(path, lambda temporary: temporary.write_bytes(text(manifest)) and None)
 
 
-def _seal(body: Any) -> str:
-    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+def _plain(body: Any) -> bytes:
+    return json.dumps(body, sort_keys=True).encode()
+
+
+def _digest(raw: bytes) -> str:
+    return hashlib.sha256(raw).hexdigest()

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import FrozenInstanceError, dataclass, fields
+from dataclasses import MISSING, FrozenInstanceError, dataclass, fields
 
 
 class Record:
     """A dataclass whose values are set once.
 
     `dataclass(frozen=True)` writes and compiles six methods of every class at each start, for half a millisecond. Here
-    five of them are written once, and heed what `field(compare=…, hash=…, repr=…)` says.
+    they are written once, and heed the defaults and what `field(compare=…, hash=…, repr=…)` says.
     """
 
     def __init_subclass__(cls) -> None:
-        dataclass(eq=False, repr=False)(cls)
+        dataclass(init=False, eq=False, repr=False)(cls)
+
+    def __init__(self, *values: object, **named: object) -> None:
+        names = [one.name for one in fields(self)]
+        given = dict(zip(names, values, strict=False)) | named
+        if strange := named.keys() - names:
+            raise TypeError(f"{type(self).__qualname__} has no {sorted(strange)}")
+        if len(given) != len(values) + len(named):
+            raise TypeError(f"{type(self).__qualname__} was given too many values, or one of them twice")
+        for one in fields(self):
+            if one.name not in given:
+                given[one.name] = one.default if one.default_factory is MISSING else one.default_factory()
+                if given[one.name] is MISSING:
+                    raise TypeError(f"{type(self).__qualname__} was not given {one.name!r}")
+        self.__dict__.update((name, given[name]) for name in names)
 
     def __setattr__(self, name: str, value: object) -> None:
         if name in self.__dict__ or name not in self.__dataclass_fields__:

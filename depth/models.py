@@ -17,17 +17,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from cache.errors import UnknownModel
+from cache.record import Record
 from cache.remote import RemoteFile
 
 HALF = (0.5, 0.5, 0.5)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-@dataclass(frozen=True)
-class Quality:
+class Quality(Record):
     """Published errors, lower is better, after aligning scale and shift; and published speed.
 
     `diw` is WHDR, `eth3d` and `sintel` are AbsRel, `tum`, `kitti` and `nyu` are the percentage of pixels
@@ -47,8 +47,7 @@ class Quality:
     zero_shot: bool = True
 
 
-@dataclass(frozen=True)
-class Model:
+class Model(Record):
     """One row of the table.
 
     `file` is the stem of the official checkpoint; `family` and `network` choose and size the network in

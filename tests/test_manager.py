@@ -78,6 +78,13 @@ def test_first_open_downloads_and_second_maps_the_own_copy(world):
     assert world.same(first.tensors) and world.same(second.tensors)
 
 
+def test_a_record_whose_parts_stand_in_another_order_is_read(warm):
+    path = warm.own / "A" / "manifest.json"
+    written, record = manifest.load(path), json.loads(path.read_bytes())
+    record["manifest"] = dict(reversed(record["manifest"].items()))
+    assert manifest.parse(json.dumps(record).encode(), path) == written
+
+
 @pytest.mark.parametrize("format", ["pt", "h5", "safetensors"])
 def test_the_record_says_where_each_tensor_lies(format, world):
     manager = world.manager()

@@ -84,3 +84,14 @@ def test_what_a_field_says_of_itself_is_heeded():
 def test_a_wrong_argument_is_named():
     with pytest.raises(TypeError, match="'z'"):
         Point(1, z=3)
+
+
+@pytest.mark.parametrize(("values", "named"), [((), {}), ((1, 2, [], 4), {}), ((1,), {"x": 1})],
+                         ids=["none of one without a default", "too many", "one of them twice"])
+def test_wrong_values_are_refused(values, named):
+    with pytest.raises(TypeError, match="Point"):
+        Point(*values, **named)
+
+
+def test_each_record_gets_a_default_of_its_own():
+    assert Point(1).names is not Point(1).names
