@@ -111,6 +111,7 @@ ACTIONS = Actions(estimator.manager)
 LIVE_SECONDS = 600  # of work; then the camera has to be started anew, so that a forgotten tab gives its place back
 QUIET = {"api_visibility": "private", "show_progress": "hidden"}
 NEWEST = QUIET | {"trigger_mode": "always_last"}  # while one is drawn, of the next only the last is kept
+EVERY = QUIET | {"trigger_mode": "multiple"}  # a click counts though the last one is on its way; the default drops it
 LIGHT = {"queue": False}  # drawn small, in the wink of an eye
 HEAVY = {"concurrency_id": "files", "concurrency_limit": 2}  # whole files: two at a time, for all visitors
 CAMERA_NOTE = ('<p id="camera-note" role="alert" hidden style="position:fixed;z-index:9;inset:auto 16px 16px;'
@@ -354,8 +355,8 @@ def follow(fold: gr.Accordion, result: gr.State, controls: list, *steps: tuple[C
     """For each step show `draw(result, *controls)`: when the fold opens, when a control moves, and while it is open,
     when there is a new result or other news. A step is (draw, outputs, settings of its events)."""
     is_open, wanted = gr.State(False), gr.State()
-    fold.expand(lambda: True, None, is_open, queue=False, **QUIET)
-    fold.collapse(lambda: False, None, is_open, queue=False, **QUIET)
+    fold.expand(lambda: True, None, is_open, queue=False, **NEWEST)
+    fold.collapse(lambda: False, None, is_open, queue=False, **NEWEST)
     gr.on([one.change for one in (result, *news)], lambda opened, *values: values if opened else gr.skip(),
           [is_open, result, *news], wanted, **QUIET)  # queued: gradio tells no change of a state otherwise
     moved = [control.input for control in controls if hasattr(control, "input")]
@@ -440,7 +441,7 @@ def distance_fold(result: gr.State) -> gr.State:
     turn, measured = gr.State(0), gr.State()
     places = [numbers[at] for at in (0, 1, 3, 4)]
     follow(fold, result, places, (mark, picture, LIGHT))
-    picture.select(pick, [result, turn], [turn, *places], queue=False, **QUIET,
+    picture.select(pick, [result, turn], [turn, *places], concurrency_limit=1, **EVERY,  # for one moves on the turn
                    ).success(drawn(mark), [result, *places], picture, queue=False, **NEWEST)
     act.click(measure, [result, *numbers], [measured, told, file], api_visibility="private", show_progress_on=told)
     result.change(lambda: (0, None, "", gr.DownloadButton(visible=False), *[None] * 6), None,
@@ -967,7 +968,7 @@ def cache_tab(page: gr.Blocks) -> tuple[gr.Timer, dict]:
     plan, shown = gr.State(), gr.State()
     display = {"fn": refresh, "inputs": shown, "outputs": [about, table, work, events, shown], "queue": False} | QUIET
     timer.tick(**display)
-    table.select(chosen_row, None, model, queue=False, **QUIET)
+    table.select(chosen_row, None, model, queue=False, **EVERY)
     page.load(permissions, None, [note, token, controls], queue=False, **QUIET)
     for button, act, inputs in ((download, download_model, [model, token]), (verify, verify_model, [model, token]),
                                 (repair, repair_model, [model, token]), (stop, stop_jobs, [token]),

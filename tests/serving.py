@@ -5,6 +5,7 @@ Test files say `pytest_plugins = ["tests.serving"]` and ask for `server`, `clien
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -132,6 +133,20 @@ def estimate(page) -> None:
     page.locator("#run").click()
     page.locator("#slider img").nth(1).wait_for()
     page.locator("#line").get_by_text("infer").wait_for()
+
+
+@contextmanager
+def answers_late(page) -> Iterator[None]:
+    """What the page asks in the block goes to the server when it ends, one after the other, as on a slow line."""
+    late, over = [], False
+    page.route(re.compile("/gradio_api/(run|queue/join)"),
+               lambda route: route.continue_() if over else late.append(route))
+    yield
+    page.wait_for_timeout(200)  # the browser says a little later what it asks
+    over = True
+    for route in late:
+        with page.expect_response(lambda answer, request=route.request: answer.request == request):
+            route.continue_()
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from playwright.sync_api import expect
 
 from tests.app_server import PATIENCE, REMOTE, TOKEN, remote_weights, serving, until
 from tests.hub_server import HubServer
+from tests.serving import answers_late
 
 pytest_plugins = ["tests.serving"]
 expect.set_options(timeout=PATIENCE * 1000)
@@ -90,6 +91,14 @@ def test_every_model_has_a_line_and_the_gauge_shows_the_disk(absent, open_tab):
         expect(page.locator("#inventory [role=row]").filter(has_text=name).first).to_be_visible()
     expect(page.locator("#about")).to_contain_text(re.compile(r"Good · 0 models cached · .* free"))
     expect(page.locator("#about [role=meter]")).to_have_attribute("aria-valuenow", re.compile(r"\d+"))
+
+
+def test_of_two_lines_clicked_in_a_hurry_the_last_one_is_chosen(absent, open_tab):
+    page = open_tab(absent)
+    with answers_late(page):
+        for name in ("DPT_Hybrid", "MiDaS_small"):
+            page.locator("#inventory [role=row]").filter(has_text=name).get_by_role("gridcell").first.click()
+    expect(page.locator("#cache-model input")).to_have_value("MiDaS_small")
 
 
 def test_download_shows_progress_then_the_formats_in_every_window(absent, hub, open_tab):

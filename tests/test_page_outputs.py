@@ -17,7 +17,7 @@ from PIL import Image
 from playwright.sync_api import TimeoutError, expect
 
 from tests.app_server import PATIENCE, serving
-from tests.serving import choose_example, chromium, estimate
+from tests.serving import answers_late, choose_example, chromium, estimate
 from tests.test_page import download
 
 pytest_plugins = ["tests.serving"]
@@ -207,6 +207,17 @@ def test_two_clicked_points_give_distances(result):
     assert distance[near] == pytest.approx(2, rel=0.1) and distance[far] == pytest.approx(8, rel=0.2)
     unfold(result, "3D model")
     named(result, "#glb", r"lion_fov55_cut4_metric_.*\.glb")
+
+
+def test_a_click_while_the_last_one_is_on_its_way_counts(result):
+    unfold(result, "Distances from two known points")
+    shown(result, "points")
+    box = result.locator("#points img").bounding_box()
+    with answers_late(result):
+        for at in (0.25, 0.75):
+            result.locator("#points img").click(position={"x": at * box["width"], "y": at * box["height"]})
+    for number, column in ((1, "64"), (2, "192")):
+        expect(result.locator(f"#column-{number} input")).to_have_value(column)
 
 
 def extremes(npy: Path) -> tuple:
